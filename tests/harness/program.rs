@@ -1,0 +1,58 @@
+//! The program `revfs`, built from this workspace.
+//!
+//! Cargo builds the programs of a package only for the tests of that package, so the harness asks
+//! cargo for it: once per test binary, in the profile of the tests, of the whole workspace's features
+//! (nothing is built twice). What cargo reports is what is run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use cargo_metadata::Message;
+
+/// The environment variable that names another program to test.
+pub const PROGRAM_VARIABLE: &str = "REVFS_PROGRAM";
+
+/// The path of the program.
+///
+/// # Panics
+/// If it does not build.
+#[must_use]
+pub fn revfs() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| match std::env::var_os(PROGRAM_VARIABLE) {
+        Some(program) => PathBuf::from(program),
+        None => build(),
+    })
+}
+
+/// The root of the workspace.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies one below the root")
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--workspace", "--bin", "revfs"]);
+    command.arg("--message-format=json-render-diagnostics");
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let output = command
+        .current_dir(workspace())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    Message::parse_stream(output.stdout.as_slice())
+        .filter_map(|message| match message.expect("cargo writes JSON lines") {
+            Message::CompilerArtifact(artifact) if artifact.target.name == "revfs" => {
+                artifact.executable.map(Into::into)
+            }
+            _ => None,
+        })
+        .last()
+        .unwrap_or_else(|| panic!("{command:?} reported no program `revfs`"))
+}

@@ -1,0 +1,76 @@
+//! Programs that the tests need besides Rust, and the Debian package that each comes from.
+//!
+//! A missing tool fails the test and says what to install; it never skips it.
+
+use std::path::PathBuf;
+
+/// (program, Debian package). `.ci/run` installs the packages of this list.
+pub const PACKAGES: &[(&str, &str)] = &[
+    ("bash", "bash"),
+    ("cp", "coreutils"),
+    ("dash", "dash"),
+    ("diff", "diffutils"),
+    ("ed", "ed"),
+    ("find", "findutils"),
+    ("fusermount3", "fuse3"),
+    ("getfattr", "attr"),
+    ("git", "git"),
+    ("inotifywait", "inotify-tools"),
+    ("mount", "mount"),
+    ("patch", "patch"),
+    ("python3", "python3"),
+    ("rsync", "rsync"),
+    ("sed", "sed"),
+    ("setfattr", "attr"),
+    ("setpriv", "util-linux"),
+    ("tar", "tar"),
+    ("timeout", "coreutils"),
+];
+
+/// Makes sure that the programs are installed.
+///
+/// # Panics
+/// If one is not, with the command that installs it.
+pub fn need(programs: &[&str]) {
+    for program in programs {
+        let package = PACKAGES
+            .iter()
+            .find(|(name, _)| name == program)
+            .unwrap_or_else(|| panic!("{program} is not in the list of tests/harness/tools.rs"))
+            .1;
+        assert!(
+            find(program).is_some(),
+            "this test needs `{program}`: apt-get install -y {package}"
+        );
+    }
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
+}
+
+/// Makes sure that the test runs as root.
+///
+/// # Panics
+/// If it does not.
+pub fn need_root(why: &str) {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root: {why}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{find, need};
+
+    #[test]
+    fn a_tool_that_is_there_is_found() {
+        need(&["bash", "sed"]);
+        assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "not in the list")]
+    fn a_tool_without_a_package_is_refused() {
+        need(&["no-such-program-anywhere"]);
+    }
+}
