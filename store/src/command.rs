@@ -1,0 +1,436 @@
+//! What the log replicates: a [`Command`], its stable encoding, and the [`Outcome`] of applying it.
+//!
+//! A command carries everything that apply may not find out for itself: the leader's time, the
+//! author, generated ids. The encoding is versioned by its first byte and specified in
+//! docs/FORMAT.md; a command of an unknown kind is an error, because a member that skipped it would
+//! diverge.
+
+use bytes::Bytes;
+
+use crate::codec::{DecodeError, Problem, Reader, Writer};
+use crate::types::{
+    Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeQuery, Revision,
+    TXN_DEPTH_MAX, Time, Txn, TxnAnswer,
+};
+
+/// First byte of every encoded command.
+pub const COMMAND_FORMAT: u8 = 1;
+
+/// One entry of the log, as the store sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The leader's stamp. Apply raises it to the time of the previous revision if it is older.
+    pub time: Time,
+    pub author: Author,
+    pub note: Bytes,
+    pub body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    Txn(Txn),
+    /// Forgets history before `revision`. To wait for the space, see `Store::wait_compacted`.
+    Compact {
+        revision: Revision,
+    },
+    LeaseGrant {
+        id: LeaseId,
+        ttl_seconds: i64,
+    },
+    /// Deletes the keys of the lease, sorted, in one revision.
+    LeaseRevoke {
+        id: LeaseId,
+    },
+}
+
+/// The answer of apply: the same on every member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The store's current revision after the command.
+    pub revision: Revision,
+    pub result: Result<Done, Refusal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    Txn(TxnAnswer),
+    Compacted,
+    LeaseGranted { id: LeaseId, ttl_seconds: i64 },
+    LeaseRevoked { deleted: u64 },
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("key is empty")]
+    KeyEmpty,
+    #[error("key of {bytes} bytes (encoded) is longer than {max}")]
+    KeyTooLong { bytes: usize, max: usize },
+    #[error("value of {bytes} bytes is larger than {max}")]
+    ValueTooLarge { bytes: usize, max: usize },
+    /// `ignore_value` or `ignore_lease` on a key that does not exist.
+    #[error("key not found")]
+    KeyNotFound,
+    #[error("duplicate key given in transaction")]
+    DuplicateKey,
+    #[error("requested lease not found")]
+    LeaseNotFound,
+    #[error("lease already exists")]
+    LeaseExists,
+    #[error("lease id 0 means no lease")]
+    LeaseIdZero,
+    #[error("revision {requested} is compacted: history begins at {compacted}")]
+    Compacted { requested: Revision, compacted: Revision },
+    #[error("revision {requested} is in the future: the current one is {current}")]
+    Future { requested: Revision, current: Revision },
+    #[error("neither prefix of a move may begin with the other")]
+    MoveOverlaps,
+    #[error("transaction writes more than {max} rows")]
+    TooManyRows { max: usize },
+    #[error("transaction writes more than {max} bytes of values")]
+    TooManyBytes { max: usize },
+}
+
+/// A command that cannot be encoded; refused before it is proposed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    #[error("transactions nest deeper than {max}")]
+    TooDeep { max: usize },
+    #[error("field of {bytes} bytes does not fit in a command")]
+    TooLong { bytes: usize },
+}
+
+mod tag {
+    pub(super) const BODY_TXN: u8 = 1;
+    pub(super) const BODY_COMPACT: u8 = 2;
+    pub(super) const BODY_LEASE_GRANT: u8 = 3;
+    pub(super) const BODY_LEASE_REVOKE: u8 = 4;
+
+    pub(super) const OP_PUT: u8 = 1;
+    pub(super) const OP_DELETE: u8 = 2;
+    pub(super) const OP_RANGE: u8 = 3;
+    pub(super) const OP_TXN: u8 = 4;
+    pub(super) const OP_APPEND: u8 = 5;
+    pub(super) const OP_MOVE: u8 = 6;
+    pub(super) const OP_MOVE_KEY: u8 = 7;
+    pub(super) const OP_RESTORE: u8 = 8;
+
+    pub(super) const RANGE_KEY: u8 = 1;
+    pub(super) const RANGE_SPAN: u8 = 2;
+    pub(super) const RANGE_FROM: u8 = 3;
+
+    pub(super) const TARGET_VERSION: u8 = 1;
+    pub(super) const TARGET_CREATE: u8 = 2;
+    pub(super) const TARGET_MOD: u8 = 3;
+    pub(super) const TARGET_VALUE: u8 = 4;
+    pub(super) const TARGET_LEASE: u8 = 5;
+
+    pub(super) const RESULT_EQUAL: u8 = 1;
+    pub(super) const RESULT_NOT_EQUAL: u8 = 2;
+    pub(super) const RESULT_LESS: u8 = 3;
+    pub(super) const RESULT_GREATER: u8 = 4;
+}
+
+impl Command {
+    /// Returns the bytes that the log replicates.
+    ///
+    /// # Errors
+    /// A transaction nested too deep, or a field that is too long for the format.
+    pub fn encode(&self) -> Result<Bytes, EncodeError> {
+        let mut out = Encoder(Writer::with_capacity(128));
+        out.0.u8(COMMAND_FORMAT);
+        out.0.i64(self.time.0);
+        out.bytes(self.author.principal.as_bytes())?;
+        out.bytes(self.author.claimed.as_bytes())?;
+        out.bytes(&self.note)?;
+        match &self.body {
+            Body::Txn(txn) => {
+                out.0.u8(tag::BODY_TXN);
+                out.txn(txn, 1)?;
+            }
+            Body::Compact { revision } => {
+                out.0.u8(tag::BODY_COMPACT);
+                out.0.u64(revision.0);
+            }
+            Body::LeaseGrant { id, ttl_seconds } => {
+                out.0.u8(tag::BODY_LEASE_GRANT);
+                out.0.i64(id.0);
+                out.0.i64(*ttl_seconds);
+            }
+            Body::LeaseRevoke { id } => {
+                out.0.u8(tag::BODY_LEASE_REVOKE);
+                out.0.i64(id.0);
+            }
+        }
+        Ok(out.0.into_vec().into())
+    }
+
+    /// Reads what [`Command::encode`] wrote. Keys and values share the memory of `bytes`.
+    ///
+    /// # Errors
+    /// Anything else than exactly one command of this format.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let mut input = Decoder { source: bytes, reader: Reader::new(bytes) };
+        let format = input.reader.u8("command format")?;
+        if format != COMMAND_FORMAT {
+            return Err(input.unknown("command format", format));
+        }
+        let time = Time(input.reader.i64("time")?);
+        let principal = input.reader.text("principal")?;
+        let claimed = input.reader.text("claimed author")?;
+        let note = input.bytes("note")?;
+        let body = match input.reader.u8("body")? {
+            tag::BODY_TXN => Body::Txn(input.txn(1)?),
+            tag::BODY_COMPACT => {
+                Body::Compact { revision: Revision(input.reader.u64("revision")?) }
+            }
+            tag::BODY_LEASE_GRANT => Body::LeaseGrant {
+                id: LeaseId(input.reader.i64("lease")?),
+                ttl_seconds: input.reader.i64("ttl")?,
+            },
+            tag::BODY_LEASE_REVOKE => Body::LeaseRevoke { id: LeaseId(input.reader.i64("lease")?) },
+            other => return Err(input.unknown("body", other)),
+        };
+        input.reader.end("command")?;
+        Ok(Self { time, author: Author { principal, claimed }, note, body })
+    }
+}
+
+struct Encoder(Writer);
+
+impl Encoder {
+    fn bytes(&mut self, value: &[u8]) -> Result<(), EncodeError> {
+        self.0.bytes(value).map_err(|bytes| EncodeError::TooLong { bytes })
+    }
+
+    fn count(&mut self, count: usize) -> Result<(), EncodeError> {
+        let count = u32::try_from(count).map_err(|_| EncodeError::TooLong { bytes: count })?;
+        self.0.u32(count);
+        Ok(())
+    }
+
+    fn range(&mut self, range: &KeyRange) -> Result<(), EncodeError> {
+        match range {
+            KeyRange::Key(key) => {
+                self.0.u8(tag::RANGE_KEY);
+                self.bytes(key)
+            }
+            KeyRange::Span { start, end } => {
+                self.0.u8(tag::RANGE_SPAN);
+                self.bytes(start)?;
+                self.bytes(end)
+            }
+            KeyRange::From(start) => {
+                self.0.u8(tag::RANGE_FROM);
+                self.bytes(start)
+            }
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn, depth: usize) -> Result<(), EncodeError> {
+        if depth > TXN_DEPTH_MAX {
+            return Err(EncodeError::TooDeep { max: TXN_DEPTH_MAX });
+        }
+        self.count(txn.compares.len())?;
+        for compare in &txn.compares {
+            self.compare(compare)?;
+        }
+        for branch in [&txn.success, &txn.failure] {
+            self.count(branch.len())?;
+            for op in branch {
+                self.op(op, depth)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, compare: &Compare) -> Result<(), EncodeError> {
+        self.range(&compare.range)?;
+        self.0.u8(match compare.result {
+            CompareResult::Equal => tag::RESULT_EQUAL,
+            CompareResult::NotEqual => tag::RESULT_NOT_EQUAL,
+            CompareResult::Less => tag::RESULT_LESS,
+            CompareResult::Greater => tag::RESULT_GREATER,
+        });
+        match &compare.target {
+            CompareTarget::Version(version) => {
+                self.0.u8(tag::TARGET_VERSION);
+                self.0.u64(*version);
+            }
+            CompareTarget::CreateRevision(revision) => {
+                self.0.u8(tag::TARGET_CREATE);
+                self.0.u64(revision.0);
+            }
+            CompareTarget::ModRevision(revision) => {
+                self.0.u8(tag::TARGET_MOD);
+                self.0.u64(revision.0);
+            }
+            CompareTarget::Value(value) => {
+                self.0.u8(tag::TARGET_VALUE);
+                self.bytes(value)?;
+            }
+            CompareTarget::Lease(lease) => {
+                self.0.u8(tag::TARGET_LEASE);
+                self.0.i64(lease.0);
+            }
+        }
+        Ok(())
+    }
+
+    fn op(&mut self, op: &Op, depth: usize) -> Result<(), EncodeError> {
+        match op {
+            Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease } => {
+                self.0.u8(tag::OP_PUT);
+                self.0.u8(flags(&[*prev_kv, *ignore_value, *ignore_lease]));
+                self.0.i64(lease.0);
+                self.bytes(key)?;
+                self.bytes(value)
+            }
+            Op::Delete { range, prev_kv } => {
+                self.0.u8(tag::OP_DELETE);
+                self.0.u8(flags(&[*prev_kv]));
+                self.range(range)
+            }
+            Op::Range(query) => {
+                self.0.u8(tag::OP_RANGE);
+                self.0.u8(flags(&[query.keys_only, query.count_only]));
+                self.0.u64(u64::try_from(query.limit).unwrap_or(u64::MAX));
+                self.range(&query.range)
+            }
+            Op::Txn(txn) => {
+                self.0.u8(tag::OP_TXN);
+                self.txn(txn, depth + 1)
+            }
+            Op::Append { key, value } => self.pair(tag::OP_APPEND, key, value),
+            Op::Move { from, to } => self.pair(tag::OP_MOVE, from, to),
+            Op::MoveKey { from, to } => self.pair(tag::OP_MOVE_KEY, from, to),
+            Op::Restore { range, revision } => {
+                self.0.u8(tag::OP_RESTORE);
+                self.0.u64(revision.0);
+                self.range(range)
+            }
+        }
+    }
+
+    fn pair(&mut self, tag: u8, first: &[u8], second: &[u8]) -> Result<(), EncodeError> {
+        self.0.u8(tag);
+        self.bytes(first)?;
+        self.bytes(second)
+    }
+}
+
+/// Flags in the order given, the first in the lowest bit.
+fn flags(set: &[bool]) -> u8 {
+    set.iter().enumerate().fold(0, |all, (bit, &is_set)| all | (u8::from(is_set) << bit))
+}
+
+struct Decoder<'a> {
+    source: &'a Bytes,
+    reader: Reader<'a>,
+}
+
+impl Decoder<'_> {
+    fn unknown(&self, field: &'static str, tag: u8) -> DecodeError {
+        self.reader.error(field, Problem::UnknownTag { tag: u32::from(tag) })
+    }
+
+    fn bytes(&mut self, field: &'static str) -> Result<Bytes, DecodeError> {
+        let taken = self.reader.bytes(field)?;
+        Ok(self.source.slice_ref(taken))
+    }
+
+    fn flags<const N: usize>(&mut self, field: &'static str) -> Result<[bool; N], DecodeError> {
+        let byte = self.reader.u8(field)?;
+        if u32::from(byte) >> N != 0 {
+            return Err(self.unknown(field, byte));
+        }
+        Ok(std::array::from_fn(|bit| (byte >> bit) & 1 == 1))
+    }
+
+    fn range(&mut self) -> Result<KeyRange, DecodeError> {
+        match self.reader.u8("range")? {
+            tag::RANGE_KEY => Ok(KeyRange::Key(self.bytes("key")?)),
+            tag::RANGE_SPAN => {
+                Ok(KeyRange::Span { start: self.bytes("start")?, end: self.bytes("end")? })
+            }
+            tag::RANGE_FROM => Ok(KeyRange::From(self.bytes("start")?)),
+            other => Err(self.unknown("range", other)),
+        }
+    }
+
+    fn txn(&mut self, depth: usize) -> Result<Txn, DecodeError> {
+        if depth > TXN_DEPTH_MAX {
+            let value = u64::try_from(depth).unwrap_or(u64::MAX);
+            return Err(self.reader.error("nesting", Problem::OutOfBounds { value }));
+        }
+        let compares = self.reader.count("compares")?;
+        let compares = (0..compares).map(|_| self.compare()).collect::<Result<_, _>>()?;
+        let success = self.branch("success", depth)?;
+        let failure = self.branch("failure", depth)?;
+        Ok(Txn { compares, success, failure })
+    }
+
+    fn branch(&mut self, field: &'static str, depth: usize) -> Result<Vec<Op>, DecodeError> {
+        let ops = self.reader.count(field)?;
+        (0..ops).map(|_| self.op(depth)).collect()
+    }
+
+    fn compare(&mut self) -> Result<Compare, DecodeError> {
+        let range = self.range()?;
+        let result = match self.reader.u8("compare result")? {
+            tag::RESULT_EQUAL => CompareResult::Equal,
+            tag::RESULT_NOT_EQUAL => CompareResult::NotEqual,
+            tag::RESULT_LESS => CompareResult::Less,
+            tag::RESULT_GREATER => CompareResult::Greater,
+            other => return Err(self.unknown("compare result", other)),
+        };
+        let target = match self.reader.u8("compare target")? {
+            tag::TARGET_VERSION => CompareTarget::Version(self.reader.u64("version")?),
+            tag::TARGET_CREATE => {
+                CompareTarget::CreateRevision(Revision(self.reader.u64("create revision")?))
+            }
+            tag::TARGET_MOD => {
+                CompareTarget::ModRevision(Revision(self.reader.u64("mod revision")?))
+            }
+            tag::TARGET_VALUE => CompareTarget::Value(self.bytes("value")?),
+            tag::TARGET_LEASE => CompareTarget::Lease(LeaseId(self.reader.i64("lease")?)),
+            other => return Err(self.unknown("compare target", other)),
+        };
+        Ok(Compare { range, target, result })
+    }
+
+    fn op(&mut self, depth: usize) -> Result<Op, DecodeError> {
+        match self.reader.u8("operation")? {
+            tag::OP_PUT => {
+                let [prev_kv, ignore_value, ignore_lease] = self.flags("put flags")?;
+                let lease = LeaseId(self.reader.i64("lease")?);
+                let key = self.bytes("key")?;
+                let value = self.bytes("value")?;
+                Ok(Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease })
+            }
+            tag::OP_DELETE => {
+                let [prev_kv] = self.flags("delete flags")?;
+                Ok(Op::Delete { range: self.range()?, prev_kv })
+            }
+            tag::OP_RANGE => {
+                let [keys_only, count_only] = self.flags("range flags")?;
+                let limit = self.reader.u64("limit")?;
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                Ok(Op::Range(RangeQuery { range: self.range()?, limit, keys_only, count_only }))
+            }
+            tag::OP_TXN => Ok(Op::Txn(self.txn(depth + 1)?)),
+            tag::OP_APPEND => {
+                Ok(Op::Append { key: self.bytes("key")?, value: self.bytes("value")? })
+            }
+            tag::OP_MOVE => Ok(Op::Move { from: self.bytes("from")?, to: self.bytes("to")? }),
+            tag::OP_MOVE_KEY => {
+                Ok(Op::MoveKey { from: self.bytes("from")?, to: self.bytes("to")? })
+            }
+            tag::OP_RESTORE => {
+                let revision = Revision(self.reader.u64("revision")?);
+                Ok(Op::Restore { range: self.range()?, revision })
+            }
+            other => Err(self.unknown("operation", other)),
+        }
+    }
+}

@@ -1,0 +1,677 @@
+//! The disk boundary: every tree of the LMDB environment, every row's key and value.
+//!
+//! docs/FORMAT.md specifies the same byte for byte and keeps a hash of this file: change both or
+//! none, and raise [`FORMAT_VERSION`] when a store written before would be read differently.
+//!
+//! Every value begins with a CRC32C over the tree's number, the row's key and the rest of the value,
+//! and every value of variable length says its length, so that a flipped bit, a zeroed page or a row
+//! that stands under another key is an error and never data. The header of a key's row has a
+//! checksum of its own, so that a listing need not read the values.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::codec::{DecodeError, Problem, Reader, Writer};
+use crate::escape::{TERMINATOR, escape_into, unescape};
+use crate::types::{Author, KeyValue, LeaseId, Revision, Stamp, Time};
+
+/// Raised when a store written by an older program would be read differently.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// First bytes of the row `format` of the tree `meta`.
+pub const FORMAT_MAGIC: [u8; 8] = *b"revfs-st";
+
+/// LMDB's page size: fixed, so that a data directory can move between machines.
+pub const PAGE_BYTES: usize = 4096;
+
+/// The LMDB databases. The number is part of each row's checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Tree {
+    Meta = 0,
+    Keys = 1,
+    Revisions = 2,
+    Names = 3,
+    Directories = 4,
+    Times = 5,
+    Leases = 6,
+    Attachments = 7,
+    Users = 8,
+    Roles = 9,
+    Alarms = 10,
+    Members = 11,
+    Counters = 12,
+}
+
+impl Tree {
+    pub const ALL: [Self; 13] = [
+        Self::Meta,
+        Self::Keys,
+        Self::Revisions,
+        Self::Names,
+        Self::Directories,
+        Self::Times,
+        Self::Leases,
+        Self::Attachments,
+        Self::Users,
+        Self::Roles,
+        Self::Alarms,
+        Self::Members,
+        Self::Counters,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Keys => "keys",
+            Self::Revisions => "revisions",
+            Self::Names => "names",
+            Self::Directories => "directories",
+            Self::Times => "times",
+            Self::Leases => "leases",
+            Self::Attachments => "attachments",
+            Self::Users => "users",
+            Self::Roles => "roles",
+            Self::Alarms => "alarms",
+            Self::Members => "members",
+            Self::Counters => "counters",
+        }
+    }
+
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self as u8)
+    }
+}
+
+/// A row that does not say what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowError {
+    pub tree: Tree,
+    pub row: Vec<u8>,
+    pub source: DecodeError,
+}
+
+impl fmt::Display for RowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tree, row, source } = self;
+        write!(f, "row \"{}\" of tree {}: {source}", row.escape_ascii(), tree.name())
+    }
+}
+
+impl std::error::Error for RowError {}
+
+fn row_error(tree: Tree, row: &[u8]) -> impl FnOnce(DecodeError) -> RowError + '_ {
+    move |source| RowError { tree, row: row.to_vec(), source }
+}
+
+fn checksum(tree: Tree, row: &[u8], body: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&[tree as u8]);
+    let crc = crc32c::crc32c_append(crc, row);
+    crc32c::crc32c_append(crc, body)
+}
+
+/// Puts the checksum before `body`.
+fn sealed(tree: Tree, row: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(4 + body.len());
+    value.extend_from_slice(&checksum(tree, row, body).to_be_bytes());
+    value.extend_from_slice(body);
+    value
+}
+
+/// Compares the checksum; returns what follows it.
+fn opened<'a>(tree: Tree, row: &[u8], value: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    let mut reader = Reader::new(value);
+    let expected = reader.u32("checksum")?;
+    let body = &value[4..];
+    let found = checksum(tree, row, body);
+    if found != expected {
+        return Err(reader.error("checksum", Problem::Checksum { found, expected }));
+    }
+    Ok(body)
+}
+
+/// Refuses a value whose length is not `expected`, before anything beyond the length is touched:
+/// a flipped bit in LMDB's own length may point beyond the file.
+fn check_length(value: &[u8], expected: usize) -> Result<(), DecodeError> {
+    if value.len() == expected {
+        return Ok(());
+    }
+    let found = u64::try_from(value.len()).unwrap_or(u64::MAX);
+    Err(DecodeError { field: "length", offset: 0, problem: Problem::OutOfBounds { value: found } })
+}
+
+/// Compares LMDB's length with the one that a row of variable length holds at `offset`.
+fn check_held_length(value: &[u8], offset: usize) -> Result<(), DecodeError> {
+    let held = value.get(offset..offset + 4).ok_or(DecodeError {
+        field: "length",
+        offset,
+        problem: Problem::Truncated { wanted: offset + 4, left: value.len() },
+    })?;
+    let held = u32::from_be_bytes(held.try_into().expect("four bytes were taken"));
+    check_length(value, usize::try_from(held).unwrap_or(usize::MAX))
+}
+
+fn held_length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a row is bounded by VALUE_BYTES_MAX and the size of a command")
+}
+
+// ---- keys: escaped key, 00, revision descending -> version --------------------------------------
+
+const KEY_TOMBSTONE: u8 = 1;
+const KEY_LEASE: u8 = 2;
+const KEY_CARRIED: u8 = 4;
+
+/// Bytes before the header of a key's row: checksum of the header, length of the value.
+const KEY_PREAMBLE: usize = 8;
+
+/// One row of *keys*.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Place among the changes of its revision.
+    pub sub: u32,
+    pub tombstone: bool,
+    /// For a tombstone only `key`, `mod_revision` and `time` are set.
+    pub kv: KeyValue,
+}
+
+/// All rows of `key` begin with this.
+#[must_use]
+pub fn key_prefix(key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(key.len() + 16);
+    escape_into(key, &mut row);
+    row.push(TERMINATOR);
+    row
+}
+
+/// The row of `key` at exactly `revision`; the first row at or after it is the newest version not
+/// above `revision`.
+#[must_use]
+pub fn key_row(key: &[u8], revision: Revision) -> Vec<u8> {
+    let mut row = key_prefix(key);
+    row.extend_from_slice(&(!revision.0).to_be_bytes());
+    row
+}
+
+/// The least row of any key at or above `key`.
+#[must_use]
+pub fn key_lower_bound(key: &[u8]) -> Vec<u8> {
+    key_prefix(key)
+}
+
+/// The least byte string above every row that begins with `prefix`, which ends in a terminator.
+#[must_use]
+pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut row = prefix.to_vec();
+    if let Some(last) = row.last_mut() {
+        *last = TERMINATOR + 1;
+    }
+    row
+}
+
+fn take_descending(row: &[u8], rest: &[u8]) -> Result<Revision, DecodeError> {
+    let offset = row.len() - rest.len();
+    let bytes: [u8; 8] = rest.try_into().map_err(|_| DecodeError {
+        field: "revision",
+        offset,
+        problem: Problem::Truncated { wanted: 8, left: rest.len() },
+    })?;
+    Ok(Revision(!u64::from_be_bytes(bytes)))
+}
+
+/// Splits a row of *keys* into its prefix (with terminator) and its revision, without unescaping.
+///
+/// # Errors
+/// A row shorter than a revision and a terminator.
+pub fn split_descending(tree: Tree, row: &[u8]) -> Result<(&[u8], Revision), RowError> {
+    let Some(at) = row.len().checked_sub(8).filter(|&at| at > 0 && row[at - 1] == TERMINATOR)
+    else {
+        let problem = Problem::Truncated { wanted: 9, left: row.len() };
+        return Err(row_error(tree, row)(DecodeError { field: "revision", offset: 0, problem }));
+    };
+    let (prefix, tail) = row.split_at(at);
+    let revision = take_descending(row, tail).map_err(row_error(tree, row))?;
+    Ok((prefix, revision))
+}
+
+/// The raw key of a prefix that [`split_descending`] returned.
+///
+/// # Errors
+/// A prefix that is not one escaped key.
+pub fn key_of_prefix(tree: Tree, prefix: &[u8]) -> Result<Bytes, RowError> {
+    let (key, rest) = unescape(prefix).map_err(row_error(tree, prefix))?;
+    if rest.is_empty() {
+        return Ok(key.into());
+    }
+    let problem = Problem::Trailing { left: rest.len() };
+    let offset = prefix.len() - rest.len();
+    Err(row_error(tree, prefix)(DecodeError { field: "escaped key", offset, problem }))
+}
+
+/// The value of a row of *keys*.
+#[must_use]
+pub fn encode_key_row(row: &[u8], version: &KeyRow) -> Vec<u8> {
+    let KeyRow { sub, tombstone, kv } = version;
+    let is_carried = kv.content_revision != kv.mod_revision
+        || kv.content_time != kv.time
+        || kv.birth_revision != kv.create_revision;
+    let mut header = Writer::with_capacity(80 + kv.value.len());
+    header.u32(0);
+    let value = if *tombstone { &[][..] } else { kv.value.as_ref() };
+    header.u32(crc32c::crc32c(value));
+    let mut flags = 0;
+    flags |= if *tombstone { KEY_TOMBSTONE } else { 0 };
+    flags |= if !tombstone && kv.lease != LeaseId::NONE { KEY_LEASE } else { 0 };
+    flags |= if !tombstone && is_carried { KEY_CARRIED } else { 0 };
+    header.u8(flags);
+    header.u32(*sub);
+    header.i64(kv.time.0);
+    if !tombstone {
+        header.u64(kv.create_revision.0);
+        header.u64(kv.version);
+    }
+    if flags & KEY_LEASE != 0 {
+        header.i64(kv.lease.0);
+    }
+    if flags & KEY_CARRIED != 0 {
+        header.u64(kv.content_revision.0);
+        header.i64(kv.content_time.0);
+        header.u64(kv.birth_revision.0);
+    }
+    let mut header = header.into_vec();
+    let length = held_length(4 + header.len() + value.len());
+    header[..4].copy_from_slice(&length.to_be_bytes());
+    let crc = checksum(Tree::Keys, row, &header);
+    let mut out = Vec::with_capacity(4 + header.len() + value.len());
+    out.extend_from_slice(&crc.to_be_bytes());
+    out.append(&mut header);
+    out.extend_from_slice(value);
+    out
+}
+
+/// What a reader wants of a version's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    Value,
+    Header,
+}
+
+/// Reads a row of *keys*. The caller gives `key` and `revision` as it read them from the row.
+///
+/// # Errors
+/// A row whose checksum, length or flags are wrong. With [`Want::Header`] the value is not read.
+pub fn decode_key_row(
+    row: &[u8],
+    key: Bytes,
+    revision: Revision,
+    value: &[u8],
+    want: Want,
+) -> Result<KeyRow, RowError> {
+    decode_version(row, key, revision, value, want).map_err(row_error(Tree::Keys, row))
+}
+
+fn decode_version(
+    row: &[u8],
+    key: Bytes,
+    revision: Revision,
+    value: &[u8],
+    want: Want,
+) -> Result<KeyRow, DecodeError> {
+    check_held_length(value, 4)?;
+    let mut reader = Reader::new(value);
+    let expected = reader.u32("checksum")?;
+    reader.raw("length", KEY_PREAMBLE - 4)?;
+    let value_crc = reader.u32("value checksum")?;
+    let flags = reader.u8("flags")?;
+    if flags > 7 || (flags & KEY_TOMBSTONE != 0 && flags != KEY_TOMBSTONE) {
+        return Err(reader.error("flags", Problem::UnknownTag { tag: u32::from(flags) }));
+    }
+    let sub = reader.u32("sub")?;
+    let mut kv = KeyValue {
+        key,
+        mod_revision: revision,
+        time: Time(reader.i64("time")?),
+        ..Default::default()
+    };
+    let tombstone = flags & KEY_TOMBSTONE != 0;
+    if !tombstone {
+        kv.create_revision = Revision(reader.u64("create revision")?);
+        kv.version = reader.u64("version")?;
+        if flags & KEY_LEASE != 0 {
+            kv.lease = LeaseId(reader.i64("lease")?);
+        }
+        (kv.content_revision, kv.content_time, kv.birth_revision) =
+            (kv.mod_revision, kv.time, kv.create_revision);
+        if flags & KEY_CARRIED != 0 {
+            kv.content_revision = Revision(reader.u64("content revision")?);
+            kv.content_time = Time(reader.i64("content time")?);
+            kv.birth_revision = Revision(reader.u64("birth revision")?);
+        }
+    }
+    let header_end = value.len() - reader.left();
+    let found = checksum(Tree::Keys, row, &value[4..header_end]);
+    if found != expected {
+        return Err(reader.error("checksum", Problem::Checksum { found, expected }));
+    }
+    let content = &value[header_end..];
+    kv.value_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    if want == Want::Value {
+        let found = crc32c::crc32c(content);
+        if found != value_crc {
+            let problem = Problem::Checksum { found, expected: value_crc };
+            return Err(reader.error("value checksum", problem));
+        }
+        kv.value = Bytes::copy_from_slice(content);
+    }
+    Ok(KeyRow { sub, tombstone, kv })
+}
+
+// ---- revisions: main, sub -> kind, key -----------------------------------------------------------
+
+const CHANGE_PUT: u8 = 1;
+const CHANGE_DELETE: u8 = 2;
+
+#[must_use]
+pub fn revision_row(main: Revision, sub: u32) -> [u8; 12] {
+    let mut row = [0; 12];
+    row[..8].copy_from_slice(&main.0.to_be_bytes());
+    row[8..].copy_from_slice(&sub.to_be_bytes());
+    row
+}
+
+/// # Errors
+/// A row that is not twelve bytes long.
+pub fn decode_revision_row(row: &[u8]) -> Result<(Revision, u32), RowError> {
+    let mut reader = Reader::new(row);
+    let fields = (|| Ok((Revision(reader.u64("main")?), reader.u32("sub")?)))();
+    fields
+        .and_then(|fields| reader.end("sub").map(|()| fields))
+        .map_err(row_error(Tree::Revisions, row))
+}
+
+#[must_use]
+pub fn encode_change(row: &[u8], is_delete: bool, key: &[u8]) -> Vec<u8> {
+    let mut body = Writer::with_capacity(8 + key.len());
+    body.u32(held_length(9 + key.len()));
+    body.u8(if is_delete { CHANGE_DELETE } else { CHANGE_PUT });
+    body.raw(key);
+    sealed(Tree::Revisions, row, body.as_slice())
+}
+
+/// Returns whether the change is a deletion, and its key.
+///
+/// # Errors
+/// A row whose checksum, length or kind is wrong.
+pub fn decode_change<'a>(row: &[u8], value: &'a [u8]) -> Result<(bool, &'a [u8]), RowError> {
+    let read = || {
+        check_held_length(value, 4)?;
+        let mut reader = Reader::new(opened(Tree::Revisions, row, value)?);
+        reader.raw("length", 4)?;
+        let is_delete = match reader.u8("kind")? {
+            CHANGE_PUT => false,
+            CHANGE_DELETE => true,
+            other => {
+                return Err(reader.error("kind", Problem::UnknownTag { tag: u32::from(other) }));
+            }
+        };
+        Ok((is_delete, reader.raw("key", reader.left())?))
+    };
+    read().map_err(row_error(Tree::Revisions, row))
+}
+
+// ---- names: directory, 00, name, 00, revision descending -> appears or vanishes ------------------
+
+#[must_use]
+pub fn name_prefix(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut row = key_prefix(directory);
+    escape_into(name, &mut row);
+    row.push(TERMINATOR);
+    row
+}
+
+#[must_use]
+pub fn name_row(directory: &[u8], name: &[u8], revision: Revision) -> Vec<u8> {
+    let mut row = name_prefix(directory, name);
+    row.extend_from_slice(&(!revision.0).to_be_bytes());
+    row
+}
+
+/// The name in a prefix of *names* whose directory's prefix is `directory_bytes` long.
+///
+/// # Errors
+/// A prefix that does not hold one escaped name after the directory.
+pub fn name_of_prefix(prefix: &[u8], directory_bytes: usize) -> Result<Bytes, RowError> {
+    let name = prefix.get(directory_bytes..).unwrap_or_default();
+    key_of_prefix(Tree::Names, name)
+}
+
+#[must_use]
+pub fn encode_name(row: &[u8], appears: bool) -> Vec<u8> {
+    sealed(Tree::Names, row, &[u8::from(appears)])
+}
+
+/// # Errors
+/// A row whose checksum, length or state is wrong.
+pub fn decode_name(row: &[u8], value: &[u8]) -> Result<bool, RowError> {
+    let read = || {
+        check_length(value, 5)?;
+        let mut reader = Reader::new(opened(Tree::Names, row, value)?);
+        match reader.u8("state")? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(reader.error("state", Problem::UnknownTag { tag: u32::from(other) })),
+        }
+    };
+    read().map_err(row_error(Tree::Names, row))
+}
+
+// ---- directories: directory, 00, revision descending -> live names, commit time ------------------
+
+#[must_use]
+pub fn encode_directory(row: &[u8], names: u64, time: Time) -> Vec<u8> {
+    let mut body = Writer::with_capacity(16);
+    body.u64(names);
+    body.i64(time.0);
+    sealed(Tree::Directories, row, body.as_slice())
+}
+
+/// # Errors
+/// A row whose checksum or length is wrong.
+pub fn decode_directory(row: &[u8], value: &[u8]) -> Result<(u64, Time), RowError> {
+    let read = || {
+        check_length(value, 20)?;
+        let mut reader = Reader::new(opened(Tree::Directories, row, value)?);
+        Ok((reader.u64("names")?, Time(reader.i64("time")?)))
+    };
+    read().map_err(row_error(Tree::Directories, row))
+}
+
+// ---- times: main -> time, author, note ------------------------------------------------------------
+
+#[must_use]
+pub fn encode_stamp(row: &[u8], stamp: &Stamp) -> Vec<u8> {
+    let Stamp { time, author, note, .. } = stamp;
+    let mut body = Writer::with_capacity(32 + note.len());
+    body.u32(0);
+    body.i64(time.0);
+    for field in [author.principal.as_bytes(), author.claimed.as_bytes(), note.as_ref()] {
+        body.bytes(field).expect("the fields come from a command, whose lengths have four bytes");
+    }
+    let mut body = body.into_vec();
+    let length = held_length(4 + body.len());
+    body[..4].copy_from_slice(&length.to_be_bytes());
+    sealed(Tree::Times, row, &body)
+}
+
+/// # Errors
+/// A row whose checksum, length or text is wrong.
+pub fn decode_stamp(row: &[u8], value: &[u8]) -> Result<Stamp, RowError> {
+    let read = || {
+        check_length(row, 8)?;
+        check_held_length(value, 4)?;
+        let revision = Revision(Reader::new(row).u64("main")?);
+        let mut reader = Reader::new(opened(Tree::Times, row, value)?);
+        reader.raw("length", 4)?;
+        let time = Time(reader.i64("time")?);
+        let principal = reader.text("principal")?;
+        let claimed = reader.text("claimed author")?;
+        let note = Bytes::copy_from_slice(reader.bytes("note")?);
+        reader.end("note")?;
+        Ok(Stamp { revision, time, author: Author { principal, claimed }, note })
+    };
+    read().map_err(row_error(Tree::Times, row))
+}
+
+// ---- leases: id -> ttl; attachments: id, key -> nothing -------------------------------------------
+
+/// Lease ids in numeric order, negative ones first.
+#[must_use]
+pub fn lease_row(id: LeaseId) -> [u8; 8] {
+    (id.0 ^ i64::MIN).to_be_bytes()
+}
+
+#[must_use]
+pub fn encode_lease(row: &[u8], ttl_seconds: i64) -> Vec<u8> {
+    sealed(Tree::Leases, row, &ttl_seconds.to_be_bytes())
+}
+
+/// # Errors
+/// A row whose checksum or length is wrong.
+pub fn decode_lease(row: &[u8], value: &[u8]) -> Result<(LeaseId, i64), RowError> {
+    let read = || {
+        check_length(row, 8)?;
+        check_length(value, 12)?;
+        let id = LeaseId(Reader::new(row).i64("lease")? ^ i64::MIN);
+        let ttl = Reader::new(opened(Tree::Leases, row, value)?).i64("ttl")?;
+        Ok((id, ttl))
+    };
+    read().map_err(row_error(Tree::Leases, row))
+}
+
+#[must_use]
+pub fn attachment_row(id: LeaseId, key: &[u8]) -> Vec<u8> {
+    let mut row = lease_row(id).to_vec();
+    row.extend_from_slice(key);
+    row
+}
+
+#[must_use]
+pub fn encode_attachment(row: &[u8]) -> Vec<u8> {
+    sealed(Tree::Attachments, row, &[])
+}
+
+/// Returns the key.
+///
+/// # Errors
+/// A row whose checksum or length is wrong.
+pub fn decode_attachment(row: &[u8], value: &[u8]) -> Result<Bytes, RowError> {
+    let read = || {
+        check_length(value, 4)?;
+        opened(Tree::Attachments, row, value)?;
+        let mut reader = Reader::new(row);
+        reader.raw("lease", 8)?;
+        Ok(Bytes::copy_from_slice(reader.raw("key", reader.left())?))
+    };
+    read().map_err(row_error(Tree::Attachments, row))
+}
+
+// ---- meta: "format", "state" ------------------------------------------------------------------------
+
+pub const ROW_FORMAT: &[u8] = b"format";
+pub const ROW_STATE: &[u8] = b"state";
+
+#[must_use]
+pub fn encode_format(version: u32) -> [u8; 12] {
+    let mut value = [0; 12];
+    value[..8].copy_from_slice(&FORMAT_MAGIC);
+    value[8..].copy_from_slice(&version.to_be_bytes());
+    value
+}
+
+/// Returns the format version; `None` if the magic is missing.
+#[must_use]
+pub fn decode_format(value: &[u8]) -> Option<u32> {
+    let version = value.strip_prefix(&FORMAT_MAGIC)?;
+    Some(u32::from_be_bytes(version.try_into().ok()?))
+}
+
+/// Where the store stands, as of one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    pub current: Revision,
+    /// `None` before the first compaction.
+    pub compacted: Option<Revision>,
+    /// Time of the current revision.
+    pub time: Time,
+    /// Index and opaque bytes of the last applied log entry; `None` before the first.
+    pub applied: Option<(u64, Bytes)>,
+    pub pass: CompactionPass,
+}
+
+/// How far physical compaction has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionPass {
+    /// Rows that the compaction at this revision forgot are gone.
+    pub done: Revision,
+    /// The pass in progress ends at this revision; none if no pass is in progress.
+    pub target: Revision,
+    /// The first revision that the pass in progress has still to visit.
+    pub next: Revision,
+}
+
+#[must_use]
+pub fn encode_state(state: &StateRow) -> Vec<u8> {
+    let mut body = Writer::with_capacity(96);
+    body.u32(0);
+    body.u64(state.current.0);
+    body.u64(state.compacted.map_or(0, |revision| revision.0 + 1));
+    body.i64(state.time.0);
+    body.u64(state.pass.done.0);
+    body.u64(state.pass.target.0);
+    body.u64(state.pass.next.0);
+    match &state.applied {
+        None => body.u8(0),
+        Some((index, raft)) => {
+            body.u8(1);
+            body.u64(*index);
+            body.bytes(raft).expect("a log id and a membership are far below 4 GiB");
+        }
+    }
+    let mut body = body.into_vec();
+    let length = held_length(4 + body.len());
+    body[..4].copy_from_slice(&length.to_be_bytes());
+    sealed(Tree::Meta, ROW_STATE, &body)
+}
+
+/// # Errors
+/// A row whose checksum, length or fields are wrong.
+pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
+    let read = || {
+        check_held_length(value, 4)?;
+        let mut reader = Reader::new(opened(Tree::Meta, ROW_STATE, value)?);
+        reader.raw("length", 4)?;
+        let current = Revision(reader.u64("current")?);
+        let compacted = reader.u64("compacted")?.checked_sub(1).map(Revision);
+        let time = Time(reader.i64("time")?);
+        let pass = CompactionPass {
+            done: Revision(reader.u64("pass done")?),
+            target: Revision(reader.u64("pass target")?),
+            next: Revision(reader.u64("pass next")?),
+        };
+        let applied = match reader.u8("applied")? {
+            0 => None,
+            1 => {
+                let index = reader.u64("applied index")?;
+                Some((index, Bytes::copy_from_slice(reader.bytes("raft")?)))
+            }
+            other => {
+                return Err(reader.error("applied", Problem::UnknownTag { tag: u32::from(other) }));
+            }
+        };
+        reader.end("state")?;
+        Ok(StateRow { current, compacted, time, applied, pass })
+    };
+    read().map_err(row_error(Tree::Meta, ROW_STATE))
+}
