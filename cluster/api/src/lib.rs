@@ -3,10 +3,16 @@
 //! - [`keyspace`]: the trait [`KeySpace`], the only thing that the file system and the commands know
 //!   of a backend, and its plain types;
 //! - [`wire`]: the gRPC messages and services generated from `proto/`;
+//! - [`convert`] and [`status`]: messages and errors of the wire <-> the plain types;
 //! - [`client`]: `KeySpace` over the network.
 //!
 //! This crate knows neither the store nor openraft.
 
+pub mod client;
+pub mod convert;
 pub mod keyspace;
+pub mod socket_path;
+pub mod status;
+pub mod wire;
 
 pub use keyspace::KeySpace;

@@ -1,0 +1,30 @@
+//! Messages and services generated from `proto/`. They are used at the rim only: [`crate::convert`]
+//! turns them into the plain types of [`crate::keyspace`], and nothing behind it sees them.
+#![expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "the code is generated"
+)]
+
+/// etcd's messages of keys, values and events.
+pub mod mvccpb {
+    tonic::include_proto!("mvccpb");
+}
+
+/// etcd's services.
+pub mod etcdserverpb {
+    tonic::include_proto!("etcdserverpb");
+}
+
+/// The service of revfs.
+pub mod revfs {
+    tonic::include_proto!("revfs.v1");
+}
+
+/// Largest request of revfs.v1: a value of 16 MiB and room for its key, compares and side record.
+pub const REQUEST_BYTES_MAX: usize = crate::keyspace::VALUE_BYTES_MAX + 1024 * 1024;
+
+/// Largest answer of revfs.v1 that our client takes: twice what a transaction may change, so that a
+/// range or the previous values of a bulk change fit. It bounds what a broken server can cost.
+pub const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;
