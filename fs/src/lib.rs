@@ -1,3 +1,4 @@
 //! Skeleton.
 
+pub mod attributes;
 pub mod path;
