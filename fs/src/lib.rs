@@ -1,4 +1,18 @@
-//! Skeleton.
+//! The key space as a file system.
+//!
+//! Layers, from the kernel down: `mount` (mounting, threads) - `fuse` (decode, call, reply; no
+//! decisions) - `ops/` (one file per family of operations on [`filesystem::Filesystem`]) - [`node_table`],
+//! [`staged`], `resolve` - [`path`], [`attributes`] (the only places where keys are built) -
+//! [`revfs_api::KeySpace`].
 
 pub mod attributes;
+pub mod coherence;
+pub mod errno;
+pub mod filesystem;
+pub mod handle;
+pub mod listing;
+pub mod node;
+pub mod node_table;
+pub mod notices;
 pub mod path;
+pub mod staged;

@@ -1,0 +1,134 @@
+//! The state that the operations of one mount share.
+//!
+//! The layers: `fuse` decodes a request, calls an async operation here (`ops/`), and replies; the
+//! operation reads the key space through [`KeySpace`], looks at the node table and at what is staged,
+//! and answers with an [`Errno`] or the truth. Nothing here knows how a reply is sent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fuser::{Errno, FileAttr};
+use parking_lot::Mutex;
+use revfs_api::KeySpace;
+
+use crate::coherence::Notices;
+use crate::handle::HandleTable;
+use crate::node::Node;
+use crate::node_table::NodeTable;
+use crate::path::DirectoryKey;
+
+pub type Answer<T> = Result<T, Errno>;
+
+/// Settings of one mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// The keys below this prefix are the tree.
+    pub root: DirectoryKey,
+    /// Owner of keys without a side record.
+    pub uid: u32,
+    pub gid: u32,
+    pub read_only: bool,
+    /// Lets other users than the mounting one in (root mounts: yes).
+    pub allow_other: bool,
+    /// How long the kernel keeps names and attributes that it will be told of changes of.
+    pub cache: Duration,
+    /// Deadline of every wait for the key space.
+    pub timeout: Duration,
+    /// Zone of `@time/T` without one.
+    pub time_zone: jiff::tz::TimeZone,
+    /// Staged bytes of all files together.
+    pub staged_bytes_max: usize,
+    /// Past modes are shown as they were, not masked with the present ones.
+    pub history_as_is: bool,
+    /// FUSE workers.
+    pub workers: usize,
+    /// Shown as the mount's source.
+    pub source: String,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self {
+            root: DirectoryKey::root(),
+            uid: 0,
+            gid: 0,
+            read_only: false,
+            allow_other: false,
+            cache: Duration::from_secs(3600),
+            timeout: Duration::from_secs(10),
+            time_zone: jiff::tz::TimeZone::system(),
+            staged_bytes_max: 256 * 1024 * 1024,
+            history_as_is: false,
+            workers: 2,
+            source: "revfs".to_owned(),
+        }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    /// Thread id in the mounter's pid namespace; 0 = unknown.
+    pub pid: u32,
+}
+
+/// What a name leads to: the answer of lookup, create, mkdir, symlink.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub attr: FileAttr,
+    /// How long the kernel may keep the name and the attributes.
+    pub entry_ttl: Duration,
+    pub attr_ttl: Duration,
+}
+
+pub struct Filesystem {
+    pub(crate) keys: Arc<dyn KeySpace>,
+    pub(crate) options: MountOptions,
+    pub(crate) nodes: NodeTable,
+    pub(crate) handles: HandleTable,
+    /// Files created here whose first commit is still to come, by directory and component.
+    pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
+    /// To the thread that tells the kernel to forget.
+    pub(crate) notices: Notices,
+    /// Random; tells this mount's own changes from others'.
+    pub(crate) mount_id: u64,
+    sequence: AtomicU64,
+    /// The newest revision that this mount has shown: it never goes back behind it.
+    floor: AtomicU64,
+}
+
+impl Filesystem {
+    #[must_use]
+    pub fn new(keys: Arc<dyn KeySpace>, options: MountOptions, notices: Notices, mount_id: u64) -> Self {
+        Self {
+            nodes: NodeTable::new(options.root.clone()),
+            handles: HandleTable::default(),
+            unborn: Mutex::default(),
+            sequence: AtomicU64::new(0),
+            floor: AtomicU64::new(0),
+            keys,
+            options,
+            notices,
+            mount_id,
+        }
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Notes that this mount has shown `revision`.
+    pub(crate) fn raise_floor(&self, revision: u64) {
+        self.floor.fetch_max(revision, Ordering::AcqRel);
+    }
+
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        self.floor.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,74 @@
+//! What is open: file handles with their opener, directory handles with the listing they fixed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::node::Node;
+
+/// An open file.
+#[derive(Debug)]
+pub struct FileHandle {
+    pub node: Arc<Node>,
+    /// `open(2)` flags.
+    pub flags: i32,
+    /// Thread that opened it (pid of the request), for the question whether a FLUSH is a close.
+    pub opener: u32,
+    /// A refused commit that this handle has not been told of yet.
+    pub refusal: Mutex<Option<fuser::Errno>>,
+}
+
+impl FileHandle {
+    #[must_use]
+    pub fn may_write(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY
+    }
+
+    #[must_use]
+    pub fn appends(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
+    }
+}
+
+/// Open files and directories by handle number.
+#[derive(Debug)]
+pub struct Table<T> {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<T>>>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { next: AtomicU64::new(1), open: Mutex::default() }
+    }
+}
+
+impl<T> Table<T> {
+    pub fn insert(&self, value: T) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().insert(number, Arc::new(value));
+        number
+    }
+
+    #[must_use]
+    pub fn get(&self, number: u64) -> Option<Arc<T>> {
+        self.open.lock().get(&number).cloned()
+    }
+
+    pub fn remove(&self, number: u64) -> Option<Arc<T>> {
+        self.open.lock().remove(&number)
+    }
+
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<T>> {
+        self.open.lock().values().cloned().collect()
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct HandleTable {
+    pub files: Table<FileHandle>,
+    pub directories: Table<crate::listing::DirectoryHandle>,
+}
