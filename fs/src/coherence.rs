@@ -1,35 +1,19 @@
-//! Keeps the kernel's caches true: changes made elsewhere become invalidations, sent by one thread of
-//! its own (a notification from inside a handler deadlocks with the kernel's locks).
+//! Keeps the kernel's caches true: changes made elsewhere become notices to it.
 
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
+pub use crate::notices::{Notice, Notices};
 
-/// One thing that the kernel must forget.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Pages and attributes of a file.
-    Inode(u64),
-    /// Attributes only.
-    Attributes(u64),
-    /// A name in a directory.
-    Entry { parent: u64, name: Bytes },
+/// How far the kernel has been told of changes made elsewhere.
+#[derive(Debug, Default)]
+pub struct Coherence {
+    /// Whether changes are being watched: only then may the kernel keep anything for long.
+    connected: AtomicBool,
 }
 
-/// The bounded queue to the notifier thread.
-#[derive(Clone, Debug)]
-pub struct Notices {
-    queue: SyncSender<Notice>,
-}
-
-impl Notices {
+impl Coherence {
     #[must_use]
-    pub fn new(queue: SyncSender<Notice>) -> Self {
-        Self { queue }
-    }
-
-    /// Queues a notice. A notifier that has ended (unmount) needs none.
-    pub fn send(&self, notice: Notice) {
-        self.queue.send(notice).ok();
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 }

@@ -13,14 +13,21 @@ use bytes::Bytes;
 use fuser::{Errno, FileAttr};
 use parking_lot::Mutex;
 use revfs_api::KeySpace;
+use revfs_api::keyspace::{Read, ReadAnswer, Revision};
 
-use crate::coherence::Notices;
+use crate::attributes::Defaults;
+use crate::coherence::Coherence;
+use crate::errno::errno;
 use crate::handle::HandleTable;
 use crate::node::Node;
 use crate::node_table::NodeTable;
+use crate::notices::Notices;
 use crate::path::DirectoryKey;
 
 pub type Answer<T> = Result<T, Errno>;
+
+/// How often a state older than one already shown is asked for again.
+const FLOOR_ATTEMPTS: u32 = 5;
 
 /// Settings of one mount.
 #[derive(Clone, Debug)]
@@ -52,7 +59,7 @@ pub struct MountOptions {
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
-            root: DirectoryKey::root(),
+            root: DirectoryKey::default(),
             uid: 0,
             gid: 0,
             read_only: false,
@@ -68,6 +75,14 @@ impl Default for MountOptions {
     }
 }
 
+impl MountOptions {
+    /// What a key without a side record looks like.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        Defaults { uid: self.uid, gid: self.gid, ..Defaults::default() }
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
@@ -77,9 +92,11 @@ pub struct Caller {
     pub pid: u32,
 }
 
-/// What a name leads to: the answer of lookup, create, mkdir, symlink.
+/// What a name leads to: the answer of lookup, create, mkdir, symlink. Whoever tells the kernel of it
+/// counts a lookup of `node`.
 #[derive(Clone, Debug)]
 pub struct Found {
+    pub node: Arc<Node>,
     pub attr: FileAttr,
     /// How long the kernel may keep the name and the attributes.
     pub entry_ttl: Duration,
@@ -95,6 +112,8 @@ pub struct Filesystem {
     pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
     /// To the thread that tells the kernel to forget.
     pub(crate) notices: Notices,
+    /// How far the kernel has been told of changes made elsewhere.
+    pub(crate) coherence: Coherence,
     /// Random; tells this mount's own changes from others'.
     pub(crate) mount_id: u64,
     sequence: AtomicU64,
@@ -109,6 +128,7 @@ impl Filesystem {
             nodes: NodeTable::new(options.root.clone()),
             handles: HandleTable::default(),
             unborn: Mutex::default(),
+            coherence: Coherence::default(),
             sequence: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             keys,
@@ -123,12 +143,43 @@ impl Filesystem {
     }
 
     /// Notes that this mount has shown `revision`.
-    pub(crate) fn raise_floor(&self, revision: u64) {
-        self.floor.fetch_max(revision, Ordering::AcqRel);
+    pub(crate) fn raise_floor(&self, revision: Revision) {
+        self.floor.fetch_max(revision.0, Ordering::AcqRel);
     }
 
     #[must_use]
-    pub fn floor(&self) -> u64 {
-        self.floor.load(Ordering::Acquire)
+    pub fn floor(&self) -> Revision {
+        Revision(self.floor.load(Ordering::Acquire))
+    }
+
+    /// Asks the key space, with the deadline of this mount. A present state older than one already
+    /// shown (from a member that lags) is asked for again a few times.
+    pub(crate) async fn ask(&self, revision: Revision, reads: Vec<Read>) -> Answer<ReadAnswer> {
+        for attempt in 0..FLOOR_ATTEMPTS {
+            let floor = self.floor();
+            let answer = self.within(self.keys.read(revision, reads.clone())).await?;
+            if revision != Revision::NONE {
+                return Ok(answer);
+            }
+            if answer.current >= floor {
+                self.raise_floor(answer.current);
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
+        }
+        tracing::warn!(floor = self.floor().0, "the key space answers with a state that was overtaken");
+        Err(Errno::ETIMEDOUT)
+    }
+
+    /// The answer of the key space, or ETIMEDOUT. Only for what changes nothing: what is dropped at
+    /// the deadline may still happen.
+    pub(crate) async fn within<T>(
+        &self,
+        question: impl Future<Output = revfs_api::keyspace::Result<T>>,
+    ) -> Answer<T> {
+        match tokio::time::timeout(self.options.timeout, question).await {
+            Ok(answer) => answer.map_err(|error| errno(&error)),
+            Err(_) => Err(Errno::ETIMEDOUT),
+        }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::listing::DirectoryHandle;
 use crate::node::Node;
 
 /// An open file.
@@ -18,9 +20,16 @@ pub struct FileHandle {
     pub opener: u32,
     /// A refused commit that this handle has not been told of yet.
     pub refusal: Mutex<Option<fuser::Errno>>,
+    /// The whole content, fixed at open, of a file that is made up for its reader (`@status`).
+    pub fixed: Option<Bytes>,
 }
 
 impl FileHandle {
+    #[must_use]
+    pub fn new(node: Arc<Node>, flags: i32, opener: u32) -> Self {
+        Self { node, flags, opener, refusal: Mutex::new(None), fixed: None }
+    }
+
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
@@ -70,5 +79,5 @@ impl<T> Table<T> {
 #[derive(Debug, Default)]
 pub struct HandleTable {
     pub files: Table<FileHandle>,
-    pub directories: Table<crate::listing::DirectoryHandle>,
+    pub directories: Table<DirectoryHandle>,
 }

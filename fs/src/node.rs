@@ -4,20 +4,26 @@
 //! hidden names. A live file keeps its node through rename and unlink; its place changes, its number
 //! does not, and it never changes its type (the kernel would mark the inode bad).
 //!
+//! A node of a live file is one *life* of its key: what is created anew under the same name gets a new
+//! node, and the old one lives on detached while the kernel knows it.
+//!
 //! Lock order: `NodeTable`'s map before `Node::place` before `Node::file`. None of them is held over
 //! an await. `Node::commit` (async) is taken before any of them and held while a commit runs, so that
 //! the commits of one node are one after the other.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use fuser::FileType;
 use parking_lot::{Mutex, RwLock};
 use revfs_api::keyspace::Revision;
 
 use crate::path::DirectoryKey;
-use crate::staged::FileState;
+use crate::staged::{FileState, Life};
 
-/// Which tree a place lies in.
+/// Which tree a directory lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tree {
     Live,
@@ -42,10 +48,16 @@ pub enum Place {
         tree: Tree,
         directory: DirectoryKey,
     },
-    /// A key with a value: a file or a symlink.
+    /// A key of the live tree that has a value: a file or a symlink.
     File {
-        tree: Tree,
         key: Bytes,
+    },
+    /// A file or symlink as it was: the key with the `mod_revision` of its value and of its side
+    /// record (none without one). Revisions with equal content share it.
+    PastFile {
+        key: Bytes,
+        value: Revision,
+        record: Revision,
     },
     Hidden(Hidden),
     /// Was a live file; its name is gone or belongs to another node.
@@ -59,10 +71,15 @@ pub enum Place {
 pub enum Hidden {
     /// `@rev/` of a live directory.
     Revisions(DirectoryKey),
+    /// `@rev/N` itself: the directory as of N, whose mtime is the commit time of N. Below it lie
+    /// ordinary places of the past.
+    Revision { directory: DirectoryKey, revision: Revision },
+    /// `@rev/older-than-N`: where a listing that was cut goes on.
+    OlderRevisions { directory: DirectoryKey, below: Revision },
     /// `@time/`
     Times(DirectoryKey),
-    /// `@time/T`, a symlink to `../@rev/N`.
-    TimeLink { directory: DirectoryKey, name: Bytes, target: Revision },
+    /// `@time/T`, a symlink to `../@rev/N`; asked anew each time.
+    TimeLink { directory: DirectoryKey, name: Bytes },
     /// `@history/`
     History(DirectoryKey),
     /// `@history/NAME/`
@@ -86,6 +103,12 @@ pub struct Node {
     pub file: Mutex<FileState>,
     /// Held while a commit of this node runs.
     pub commit: tokio::sync::Mutex<()>,
+    /// What it is, from the first answer about it on.
+    kind: OnceLock<FileType>,
+    /// The newest revision at which it was seen to exist: there, a detached or past file can be read.
+    seen: AtomicU64,
+    /// A live directory that was seen to be gone: its parent may hold a negative entry.
+    gone: AtomicBool,
 }
 
 impl Node {
@@ -96,6 +119,9 @@ impl Node {
             place: RwLock::new(place),
             file: Mutex::new(FileState::default()),
             commit: tokio::sync::Mutex::new(()),
+            kind: OnceLock::new(),
+            seen: AtomicU64::new(0),
+            gone: AtomicBool::new(false),
         })
     }
 
@@ -117,8 +143,47 @@ impl Node {
     #[must_use]
     pub fn live_file(&self) -> Option<Bytes> {
         match &*self.place.read() {
-            Place::File { tree: Tree::Live, key } => Some(key.clone()),
+            Place::File { key } => Some(key.clone()),
             _ => None,
         }
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Option<FileType> {
+        self.kind.get().copied()
+    }
+
+    /// Notes what the node is. Returns false if it has been something else: then this is not the node.
+    pub fn is_or_becomes(&self, kind: FileType) -> bool {
+        *self.kind.get_or_init(|| kind) == kind
+    }
+
+    /// Notes the life that a live file is. Returns false if the node is another one. (While something
+    /// is staged, what the store has under its name is not looked at.)
+    pub fn is_or_begins(&self, life: Life) -> bool {
+        let mut file = self.file.lock();
+        if file.staged.is_some() {
+            return true;
+        }
+        let is_same = file.life.is_unborn() || file.life.birth == life.birth;
+        if is_same {
+            file.life = life;
+        }
+        is_same
+    }
+
+    #[must_use]
+    pub fn seen(&self) -> Revision {
+        Revision(self.seen.load(Ordering::Acquire))
+    }
+
+    /// Notes that it exists at `revision`.
+    pub fn see(&self, revision: Revision) {
+        self.seen.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Notes whether a live directory is gone; returns what was noted before.
+    pub fn set_gone(&self, gone: bool) -> bool {
+        self.gone.swap(gone, Ordering::AcqRel)
     }
 }

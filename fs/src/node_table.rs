@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use revfs_api::keyspace::Revision;
 
 use crate::node::{Node, Place, Tree};
 use crate::path::DirectoryKey;
@@ -59,7 +60,7 @@ impl NodeTable {
 
     /// The node of `place`, made with the first of `numbers` that no living node has. Does not count a
     /// lookup: the answer that tells the kernel of the node does, with [`Self::count_lookup`].
-    pub fn intern(&self, place: &Place, numbers: impl Iterator<Item = u64>) -> Arc<Node> {
+    pub fn intern(&self, place: &Place, numbers: impl IntoIterator<Item = u64>) -> Arc<Node> {
         let mut maps = self.maps.lock();
         if let Some(ino) = maps.by_place.get(place)
             && let Some(entry) = maps.by_ino.get(ino)
@@ -76,11 +77,16 @@ impl NodeTable {
         node
     }
 
-    /// Counts one lookup by the kernel: call it exactly once for each entry in a reply that succeeds.
-    pub fn count_lookup(&self, ino: u64) {
-        if let Some(entry) = self.maps.lock().by_ino.get_mut(&ino) {
+    /// Counts one lookup by the kernel: call it exactly once for each entry in a reply that succeeds,
+    /// before the reply is sent. A node that was forgotten since it was interned comes back.
+    pub fn count_lookup(&self, node: &Arc<Node>) {
+        let mut maps = self.maps.lock();
+        if let Some(entry) = maps.by_ino.get_mut(&node.ino) {
             entry.lookups += 1;
+            return;
         }
+        maps.by_place.entry(node.place()).or_insert(node.ino);
+        maps.by_ino.insert(node.ino, Entry { node: Arc::clone(node), lookups: 1 });
     }
 
     /// Takes `count` lookups back.
@@ -114,14 +120,10 @@ impl NodeTable {
         self.maps.lock().by_ino.get(&ino).is_some_and(|entry| entry.lookups > 0)
     }
 
+    /// How many nodes there are. Never 0: the root stays.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.maps.lock().by_ino.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// All nodes, for work on the whole table (cache loss, shutdown).
@@ -133,51 +135,63 @@ impl NodeTable {
     /// The live file's name is gone: its node lives on detached until it is forgotten.
     pub fn detach(&self, key: &Bytes) -> Option<Arc<Node>> {
         let mut maps = self.maps.lock();
-        let ino = maps.by_place.remove(&Place::File { tree: Tree::Live, key: key.clone() })?;
+        let ino = *maps.by_place.get(&Place::File { key: key.clone() })?;
+        Self::detach_number(&mut maps, ino, key)
+    }
+
+    /// Detaches `node` if it still is the node of `key`.
+    pub fn detach_node(&self, node: &Node, key: &Bytes) {
+        let mut maps = self.maps.lock();
+        if maps.by_place.get(&Place::File { key: key.clone() }) == Some(&node.ino) {
+            Self::detach_number(&mut maps, node.ino, key);
+        }
+    }
+
+    fn detach_number(maps: &mut Maps, ino: u64, key: &Bytes) -> Option<Arc<Node>> {
+        maps.by_place.remove(&Place::File { key: key.clone() });
         let node = Arc::clone(&maps.by_ino.get(&ino)?.node);
         *node.place.write() = Place::Detached { key: key.clone() };
         Some(node)
     }
 
-    /// The live directory is gone: the node keeps its place (the kernel may still stand in it) unless
-    /// another takes it.
+    /// The live file `from` is now called `to`; what stood there is detached.
     pub fn move_file(&self, from: &Bytes, to: &Bytes) {
-        self.detach(to);
         let mut maps = self.maps.lock();
-        let old = Place::File { tree: Tree::Live, key: from.clone() };
-        let Some(ino) = maps.by_place.remove(&old) else { return };
-        Self::place_again(&mut maps, ino, Place::File { tree: Tree::Live, key: to.clone() });
+        let Some(ino) = maps.by_place.remove(&Place::File { key: from.clone() }) else { return };
+        if let Some(&replaced) = maps.by_place.get(&Place::File { key: to.clone() }) {
+            Self::detach_number(&mut maps, replaced, to);
+        }
+        Self::place_again(&mut maps, ino, Place::File { key: to.clone() });
+    }
+
+    /// Two live files change places (RENAME_EXCHANGE).
+    pub fn exchange_files(&self, one: &Bytes, other: &Bytes) {
+        let mut maps = self.maps.lock();
+        let first = maps.by_place.remove(&Place::File { key: one.clone() });
+        let second = maps.by_place.remove(&Place::File { key: other.clone() });
+        if let Some(ino) = first {
+            Self::place_again(&mut maps, ino, Place::File { key: other.clone() });
+        }
+        if let Some(ino) = second {
+            Self::place_again(&mut maps, ino, Place::File { key: one.clone() });
+        }
     }
 
     /// Every live node at or below `from` now stands below `to`. What stood at `to` has been moved
     /// away or detached before.
     pub fn move_directory(&self, from: &DirectoryKey, to: &DirectoryKey) {
         let mut maps = self.maps.lock();
-        let moved = Self::live_below(&maps, from);
-        for (old, ino) in &moved {
-            maps.by_place.remove(old);
-            let place = match old {
-                Place::Directory { tree, directory } => Place::Directory {
-                    tree: *tree,
-                    directory: directory.rebased(from, to),
-                },
-                Place::File { tree, key } => {
-                    let mut moved = to.as_bytes().to_vec();
-                    moved.extend_from_slice(&key[from.as_bytes().len()..]);
-                    Place::File { tree: *tree, key: moved.into() }
-                }
-                other => other.clone(),
-            };
-            Self::place_again(&mut maps, *ino, place);
-        }
+        let moved = Self::take_live_below(&mut maps, from);
+        Self::place_below(&mut maps, moved, from, to);
     }
 
-    /// Two live directories change places (RENAME_EXCHANGE).
+    /// Two live directories, neither inside the other, change places (RENAME_EXCHANGE).
     pub fn exchange_directories(&self, one: &DirectoryKey, other: &DirectoryKey) {
-        let away = DirectoryKey::unreachable();
-        self.move_directory(one, &away);
-        self.move_directory(other, one);
-        self.move_directory(&away, other);
+        let mut maps = self.maps.lock();
+        let first = Self::take_live_below(&mut maps, one);
+        let second = Self::take_live_below(&mut maps, other);
+        Self::place_below(&mut maps, first, one, other);
+        Self::place_below(&mut maps, second, other, one);
     }
 
     /// Live files and directories whose key lies at or below `directory`.
@@ -187,6 +201,38 @@ impl NodeTable {
         Self::live_below(&maps, directory)
             .iter()
             .filter_map(|(_, ino)| maps.by_ino.get(ino))
+            .map(|entry| Arc::clone(&entry.node))
+            .collect()
+    }
+
+    /// The nodes of what `key` was in the past (for one that ends in `/`, of the directory too).
+    #[must_use]
+    pub fn past_of(&self, key: &Bytes) -> Vec<Arc<Node>> {
+        let maps = self.maps.lock();
+        let first = Place::PastFile { key: key.clone(), value: Revision::NONE, record: Revision::NONE };
+        let files = maps.by_place.range((Bound::Included(first), Bound::Unbounded)).take_while(
+            |(place, _)| matches!(place, Place::PastFile { key: own, .. } if own == key),
+        );
+        let mut numbers: Vec<u64> = files.map(|(_, ino)| *ino).collect();
+        if let Ok(directory) = DirectoryKey::new(key.clone()) {
+            // Past directories are ordered by revision; there are as many as were looked at.
+            let first = Place::Directory {
+                tree: Tree::Past(Revision::NONE),
+                directory: DirectoryKey::default(),
+            };
+            let last = Place::File { key: Bytes::new() };
+            numbers.extend(
+                maps.by_place
+                    .range((Bound::Included(first), Bound::Excluded(last)))
+                    .filter(|(place, _)| {
+                        matches!(place, Place::Directory { directory: own, .. } if *own == directory)
+                    })
+                    .map(|(_, ino)| *ino),
+            );
+        }
+        numbers
+            .iter()
+            .filter_map(|ino| maps.by_ino.get(ino))
             .map(|entry| Arc::clone(&entry.node))
             .collect()
     }
@@ -203,12 +249,45 @@ impl NodeTable {
                 }
                 _ => false,
             });
-        let first = Place::File { tree: Tree::Live, key: Bytes::copy_from_slice(prefix) };
-        let files =
-            maps.by_place.range((Bound::Included(first), Bound::Unbounded)).take_while(|(place, _)| {
-                matches!(place, Place::File { tree: Tree::Live, key } if key.starts_with(prefix))
-            });
+        let first = Place::File { key: prefix.clone() };
+        let files = maps
+            .by_place
+            .range((Bound::Included(first), Bound::Unbounded))
+            .take_while(|(place, _)| matches!(place, Place::File { key } if key.starts_with(prefix)));
         directories.chain(files).map(|(place, ino)| (place.clone(), *ino)).collect()
+    }
+
+    fn take_live_below(maps: &mut Maps, directory: &DirectoryKey) -> Vec<(Place, u64)> {
+        let taken = Self::live_below(maps, directory);
+        for (place, _) in &taken {
+            maps.by_place.remove(place);
+        }
+        taken
+    }
+
+    fn place_below(
+        maps: &mut Maps,
+        nodes: Vec<(Place, u64)>,
+        from: &DirectoryKey,
+        to: &DirectoryKey,
+    ) {
+        let rebased = |key: &[u8]| {
+            let mut moved = to.as_bytes().to_vec();
+            moved.extend_from_slice(&key[from.as_bytes().len()..]);
+            Bytes::from(moved)
+        };
+        for (old, ino) in nodes {
+            let place = match old {
+                Place::Directory { tree, directory } => Place::Directory {
+                    tree,
+                    directory: DirectoryKey::new(rebased(directory.as_bytes()))
+                        .expect("the rest of a directory's key ends in a slash"),
+                },
+                Place::File { key } => Place::File { key: rebased(&key) },
+                other => other,
+            };
+            Self::place_again(maps, ino, place);
+        }
     }
 
     fn place_again(maps: &mut Maps, ino: u64, place: Place) {

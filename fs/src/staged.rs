@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use revfs_api::keyspace::{Revision, Time};
+use revfs_api::keyspace::{KeyValue, Revision, Time};
 
 use crate::attributes::Attributes;
 
@@ -12,7 +12,42 @@ use crate::attributes::Attributes;
 #[derive(Clone, Debug)]
 pub struct Content {
     pub mod_revision: Revision,
+    /// The put that gave these bytes: stays when the file is moved.
+    pub content_revision: Revision,
     pub bytes: Bytes,
+}
+
+impl Content {
+    #[must_use]
+    pub fn new(kv: &KeyValue) -> Self {
+        Self {
+            mod_revision: kv.mod_revision,
+            content_revision: kv.content_revision,
+            bytes: kv.value.clone(),
+        }
+    }
+}
+
+/// Which file a node is: a life of a key, wherever it was moved to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Life {
+    /// `create_revision` of the key that has this file's name now; none while the file is not yet in
+    /// the store.
+    pub create: Revision,
+    /// `birth_revision`: the same before and after a move.
+    pub birth: Revision,
+}
+
+impl Life {
+    #[must_use]
+    pub fn of(kv: &KeyValue) -> Self {
+        Self { create: kv.create_revision, birth: kv.birth_revision }
+    }
+
+    #[must_use]
+    pub fn is_unborn(self) -> bool {
+        self.create == Revision::NONE
+    }
 }
 
 /// The part of a node that only files use.
@@ -22,8 +57,7 @@ pub struct FileState {
     pub open: usize,
     /// Of these, the ones that may write.
     pub writers: usize,
-    /// `create_revision` of the life that this node is; none while the file is not yet in the store.
-    pub life: Revision,
+    pub life: Life,
     pub content: Option<Content>,
     pub staged: Option<Staged>,
 }
@@ -31,11 +65,11 @@ pub struct FileState {
 /// Content and attributes that only this mount sees.
 #[derive(Debug)]
 pub struct Staged {
-    /// The whole content of the file as this mount shows it; `None` while only attributes are staged.
-    pub bytes: Option<Arc<Vec<u8>>>,
+    /// The whole content of the file as this mount shows it.
+    pub bytes: Arc<Vec<u8>>,
     /// Attributes as this mount shows them.
     pub attributes: Attributes,
-    /// mtime that the mount shows until the commit.
+    /// mtime that the mount shows until the commit, if none was set by hand.
     pub modified: Time,
 }
 
