@@ -10,6 +10,8 @@ pub mod coherence;
 pub mod errno;
 pub mod filesystem;
 pub mod handle;
+pub mod history;
+pub mod inode_number;
 pub mod listing;
 pub mod node;
 pub mod node_table;
