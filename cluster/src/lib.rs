@@ -1,1 +1,3 @@
-//! Skeleton.
+//! One node of a revfs cluster.
+
+pub mod grpc;

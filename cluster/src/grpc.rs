@@ -1,0 +1,20 @@
+//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV and Maintenance, and
+//! revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
+//!
+//! - [`serve`]: sockets, their life and the drain at shutdown;
+//! - `kv`: etcd's rules of requests and answers;
+//! - `revfs`: the key space as it is;
+//! - `member`: who answers, for etcd's headers.
+
+mod connection;
+mod kv;
+mod listener;
+mod maintenance;
+mod member;
+mod revfs;
+mod serve;
+mod watch_stream;
+
+pub use listener::ListenError;
+pub use maintenance::ETCD_VERSION;
+pub use serve::{Drained, Listen, ServeError, ServeHandle, serve};

@@ -1,0 +1,99 @@
+//! A connection that the server can cut: at the end of the drain whatever is still open is closed, so
+//! that shutting down has a bound.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tonic::transport::server::Connected;
+
+/// Where the server stands. It only ever moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// No new connections or requests; streams end, requests are finished.
+    Draining,
+    /// Connections are closed.
+    Cut,
+}
+
+/// Waits until the server is at `phase`, or gone.
+pub(super) async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
+    // An error says that the server is gone, which is later than every phase.
+    phases.wait_for(|&now| now >= phase).await.map(drop).ok();
+}
+
+pub(super) struct Connection<IO> {
+    io: IO,
+    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_cut: bool,
+}
+
+impl<IO> Connection<IO> {
+    pub(super) fn new(io: IO, phases: watch::Receiver<Phase>) -> Self {
+        Self { io, cut: Box::pin(reached(phases, Phase::Cut)), is_cut: false }
+    }
+
+    /// Fails once the connection is cut; else makes the task wake up when it is.
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.is_cut || self.cut.as_mut().poll(context).is_ready() {
+            self.is_cut = true;
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped"));
+        }
+        Ok(())
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_cut(context)?;
+        Pin::new(&mut self.io).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+impl<IO: Connected> Connected for Connection<IO> {
+    type ConnectInfo = IO::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.io.connect_info()
+    }
+}

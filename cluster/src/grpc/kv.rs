@@ -1,0 +1,148 @@
+//! etcd's KV service. A request is checked by etcd's rules ([`request`]), becomes questions or a
+//! transaction of the key space, and its answer is put into etcd's form ([`answer`]).
+
+mod answer;
+mod interval;
+mod range;
+mod request;
+
+use std::sync::Arc;
+
+use prost::Message;
+use revfs_api::keyspace::{Answer, Error, OpAnswer, Origin, Read, ReadAnswer, Revision, Txn};
+use revfs_api::status::{self, to_status};
+use revfs_api::wire::etcdserverpb as pb;
+use revfs_api::wire::etcdserverpb::kv_server::Kv;
+use tonic::{Request, Response, Status};
+
+use self::range::RangePlan;
+use super::member::{Member, signed};
+
+/// etcd's default of `--max-request-bytes`, for requests that change something.
+pub(super) const REQUEST_BYTES_MAX: usize = 1_572_864;
+
+/// What is decoded at all: etcd's allowance above it is the same.
+pub(super) const KV_MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
+
+pub(super) struct KvService {
+    pub(super) member: Arc<Member>,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn fail(error: Error) -> Status {
+    to_status(&error)
+}
+
+/// An answer of another kind than was asked for: a bug of the key space.
+fn misfit() -> Status {
+    Status::internal("the key space gave an answer of another kind than was asked for")
+}
+
+fn check_size(message: &impl Message) -> Result<(), Status> {
+    if message.encoded_len() > REQUEST_BYTES_MAX {
+        return Err(Status::invalid_argument(status::REQUEST_TOO_LARGE));
+    }
+    Ok(())
+}
+
+impl KvService {
+    /// Answers one range outside of a transaction.
+    async fn range_now(&self, plan: RangePlan) -> Result<(pb::RangeResponse, Revision), Status> {
+        let read = plan.read.clone();
+        let answer = self.member.keyspace().read(plan.revision, vec![Read::Range(read)]).await;
+        let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
+        let Some(Answer::Range(range)) = answers.into_iter().next() else { return Err(misfit()) };
+        Ok((plan.answer(range), current))
+    }
+
+    /// Runs one operation that is not in a transaction.
+    async fn change(
+        &self,
+        operation: revfs_api::keyspace::Op,
+    ) -> Result<(OpAnswer, Revision), Status> {
+        let txn = Txn { success: vec![operation], ..Txn::default() };
+        let answer = self.member.keyspace().txn(txn, Origin::default()).await.map_err(fail)?;
+        let revision = answer.revision;
+        Ok((answer.answers.into_iter().next().ok_or_else(misfit)?, revision))
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn range(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<pb::RangeResponse>, Status> {
+        let plan = RangePlan::new(request.into_inner())?;
+        let (mut response, current) = self.range_now(plan).await?;
+        response.header = Some(self.member.header(current).await);
+        Ok(Response::new(response))
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        let request = request.into_inner();
+        request::check_put(&request)?;
+        check_size(&request)?;
+        let (answer, revision) = self.change(request::put(request)).await?;
+        let OpAnswer::Put { prev_kv } = answer else { return Err(misfit()) };
+        Ok(Response::new(pb::PutResponse {
+            header: Some(self.member.header(revision).await),
+            prev_kv: prev_kv.map(answer::key_value),
+        }))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        request::check_key(&request.key)?;
+        check_size(&request)?;
+        let (answer, revision) = self.change(request::delete(request)).await?;
+        let OpAnswer::Delete { deleted, prev_kvs } = answer else { return Err(misfit()) };
+        Ok(Response::new(pb::DeleteRangeResponse {
+            header: Some(self.member.header(revision).await),
+            deleted: signed(deleted),
+            prev_kvs: prev_kvs.into_iter().map(answer::key_value).collect(),
+        }))
+    }
+
+    async fn txn(
+        &self,
+        request: Request<pb::TxnRequest>,
+    ) -> Result<Response<pb::TxnResponse>, Status> {
+        let request = request.into_inner();
+        request::check_txn(&request)?;
+        interval::check_duplicates(&request)?;
+        check_size(&request)?;
+        let mut plan = request::TxnPlan::new(request)?;
+        for range in plan.take_past() {
+            let (response, _) = self.range_now(range).await?;
+            plan.past.push(response);
+        }
+        let txn = std::mem::take(&mut plan.txn);
+        let answer = self.member.keyspace().txn(txn, Origin::default()).await.map_err(fail)?;
+        let header = self.member.header(answer.revision).await;
+        let mut response = answer::txn(plan, answer)?;
+        response.header = Some(header);
+        Ok(Response::new(response))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let pb::CompactionRequest { revision, physical } = request.into_inner();
+        // etcd's compacted revision begins at -1: whatever is below 0 is always compacted.
+        let revision =
+            u64::try_from(revision).map_err(|_| Status::out_of_range(status::COMPACTED))?;
+        let keyspace = self.member.keyspace();
+        keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
+        let now = keyspace.read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+        let header = Some(self.member.header(now.current).await);
+        Ok(Response::new(pb::CompactionResponse { header }))
+    }
+}

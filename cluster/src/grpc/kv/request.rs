@@ -1,0 +1,259 @@
+//! etcd's requests: the checks that come before anything runs, in etcd's order and with its texts, and
+//! the operations of the key space that they become.
+
+use revfs_api::keyspace::{
+    Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeRead, Revision, Txn,
+};
+use revfs_api::status;
+use revfs_api::wire::etcdserverpb as pb;
+use revfs_api::wire::etcdserverpb::compare::{
+    CompareResult as PbResult, CompareTarget as PbTarget, TargetUnion,
+};
+use revfs_api::wire::etcdserverpb::request_op::Request;
+use tonic::Status;
+
+use super::range::{RangePlan, key_range};
+
+/// Operations or compares in one list of a transaction, those of nested ones included: etcd's flag
+/// `--max-txn-ops`, with a default that does not bite.
+const TXN_OPS_MAX: usize = 10_000;
+
+pub(super) fn check_key(key: &[u8]) -> Result<(), Status> {
+    if key.is_empty() {
+        return Err(Status::invalid_argument(status::KEY_NOT_PROVIDED));
+    }
+    Ok(())
+}
+
+pub(super) fn check_put(request: &pb::PutRequest) -> Result<(), Status> {
+    check_key(&request.key)?;
+    if request.ignore_value && !request.value.is_empty() {
+        return Err(Status::invalid_argument(status::VALUE_PROVIDED));
+    }
+    if request.ignore_lease && request.lease != 0 {
+        return Err(Status::invalid_argument(status::LEASE_PROVIDED));
+    }
+    Ok(())
+}
+
+/// Keys, operations and counts of a transaction.
+pub(super) fn check_txn(request: &pb::TxnRequest) -> Result<(), Status> {
+    check_txn_within(request, TXN_OPS_MAX)
+}
+
+/// A nested transaction has the room that the longest list around it leaves.
+fn check_txn_within(request: &pb::TxnRequest, room: usize) -> Result<(), Status> {
+    let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
+    let Some(left) = room.checked_sub(longest) else {
+        return Err(Status::invalid_argument(status::TOO_MANY_OPERATIONS));
+    };
+    for compare in &request.compare {
+        check_key(&compare.key)?;
+    }
+    for operation in request.success.iter().chain(&request.failure) {
+        match &operation.request {
+            Some(Request::RequestRange(range)) => RangePlan::new(range.clone()).map(drop)?,
+            Some(Request::RequestPut(put)) => check_put(put)?,
+            Some(Request::RequestDeleteRange(delete)) => check_key(&delete.key)?,
+            Some(Request::RequestTxn(txn)) => check_txn_within(txn, left)?,
+            None => return Err(Status::invalid_argument(status::KEY_NOT_FOUND)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn put(request: pb::PutRequest) -> Op {
+    Op::Put {
+        key: request.key,
+        value: request.value,
+        lease: LeaseId(request.lease),
+        prev_kv: request.prev_kv,
+        ignore_value: request.ignore_value,
+        ignore_lease: request.ignore_lease,
+    }
+}
+
+pub(super) fn delete(request: pb::DeleteRangeRequest) -> Op {
+    Op::Delete { range: key_range(request.key, request.range_end), prev_kv: request.prev_kv }
+}
+
+/// A transaction, and what its answers need besides the key space's.
+#[derive(Debug, Default)]
+pub(super) struct TxnPlan {
+    pub(super) txn: Txn,
+    pub(super) shapes: Branches,
+    /// Ranges at a revision: the past does not change, so they are read beforehand. Each is named by
+    /// its place.
+    past_ranges: Vec<RangePlan>,
+    pub(super) past: Vec<pb::RangeResponse>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Branches {
+    pub(super) success: Vec<OpShape>,
+    pub(super) failure: Vec<OpShape>,
+}
+
+#[derive(Debug)]
+pub(super) enum OpShape {
+    Put,
+    Delete,
+    Range(RangePlan),
+    /// Its place in [`TxnPlan::past`].
+    Past(usize),
+    Txn(Branches),
+}
+
+impl TxnPlan {
+    /// The request has been checked.
+    pub(super) fn new(request: pb::TxnRequest) -> Result<Self, Status> {
+        let mut past = Vec::new();
+        let (txn, shapes) = branches(request, &mut past)?;
+        Ok(Self { txn, shapes, past_ranges: past, past: Vec::new() })
+    }
+
+    pub(super) fn take_past(&mut self) -> Vec<RangePlan> {
+        std::mem::take(&mut self.past_ranges)
+    }
+}
+
+fn branches(request: pb::TxnRequest, past: &mut Vec<RangePlan>) -> Result<(Txn, Branches), Status> {
+    let compares = request.compare.into_iter().map(compare).collect::<Result<_, _>>()?;
+    let (success, success_shapes) = operations(request.success, past)?;
+    let (failure, failure_shapes) = operations(request.failure, past)?;
+    let shapes = Branches { success: success_shapes, failure: failure_shapes };
+    Ok((Txn { compares, success, failure }, shapes))
+}
+
+fn operations(
+    requests: Vec<pb::RequestOp>,
+    past: &mut Vec<RangePlan>,
+) -> Result<(Vec<Op>, Vec<OpShape>), Status> {
+    let mut operations = Vec::with_capacity(requests.len());
+    let mut shapes = Vec::with_capacity(requests.len());
+    for request in requests {
+        let (operation, shape) = match request.request {
+            Some(Request::RequestPut(request)) => (put(request), OpShape::Put),
+            Some(Request::RequestDeleteRange(request)) => (delete(request), OpShape::Delete),
+            Some(Request::RequestRange(request)) => range(RangePlan::new(request)?, past),
+            Some(Request::RequestTxn(request)) => {
+                let (txn, shapes) = branches(request, past)?;
+                (Op::Txn(txn), OpShape::Txn(shapes))
+            }
+            None => return Err(Status::invalid_argument(status::KEY_NOT_FOUND)),
+        };
+        operations.push(operation);
+        shapes.push(shape);
+    }
+    Ok((operations, shapes))
+}
+
+fn range(plan: RangePlan, past: &mut Vec<RangePlan>) -> (Op, OpShape) {
+    if plan.revision == Revision::NONE {
+        return (Op::Range(plan.read.clone()), OpShape::Range(plan));
+    }
+    // The operation keeps the place of the answer.
+    let place = RangeRead {
+        range: KeyRange::Key(plan.read.range.start().clone()),
+        limit: 0,
+        keys_only: false,
+        count_only: true,
+    };
+    past.push(plan);
+    (Op::Range(place), OpShape::Past(past.len() - 1))
+}
+
+fn compare(compare: pb::Compare) -> Result<Compare, Status> {
+    let unknown = |what: &str| Status::invalid_argument(format!("unknown compare {what}"));
+    let target = PbTarget::try_from(compare.target).map_err(|_| unknown("target"))?;
+    let result = match PbResult::try_from(compare.result).map_err(|_| unknown("result"))? {
+        PbResult::Equal => CompareResult::Equal,
+        PbResult::NotEqual => CompareResult::NotEqual,
+        PbResult::Less => CompareResult::Less,
+        PbResult::Greater => CompareResult::Greater,
+    };
+    let (target, result) = compare_target(target, compare.target_union, result);
+    Ok(Compare { range: key_range(compare.key, compare.range_end), target, result })
+}
+
+/// A number that is missing or of another target is 0, a value is empty.
+fn compare_target(
+    target: PbTarget,
+    with: Option<TargetUnion>,
+    result: CompareResult,
+) -> (CompareTarget, CompareResult) {
+    match target {
+        PbTarget::Version => {
+            let Some(TargetUnion::Version(number)) = with else {
+                return (CompareTarget::Version(0), result);
+            };
+            let (number, result) = unsigned(number, result);
+            (CompareTarget::Version(number), result)
+        }
+        PbTarget::Create => {
+            let Some(TargetUnion::CreateRevision(number)) = with else {
+                return (CompareTarget::CreateRevision(Revision::NONE), result);
+            };
+            let (number, result) = unsigned(number, result);
+            (CompareTarget::CreateRevision(Revision(number)), result)
+        }
+        PbTarget::Mod => {
+            let Some(TargetUnion::ModRevision(number)) = with else {
+                return (CompareTarget::ModRevision(Revision::NONE), result);
+            };
+            let (number, result) = unsigned(number, result);
+            (CompareTarget::ModRevision(Revision(number)), result)
+        }
+        PbTarget::Value => match with {
+            Some(TargetUnion::Value(value)) => (CompareTarget::Value(value), result),
+            _ => (CompareTarget::Value(bytes::Bytes::new()), result),
+        },
+        PbTarget::Lease => match with {
+            Some(TargetUnion::Lease(lease)) => (CompareTarget::Lease(LeaseId(lease)), result),
+            _ => (CompareTarget::Lease(LeaseId(0)), result),
+        },
+    }
+}
+
+/// A comparison with a negative number, said in numbers that are not: no key's number is negative, and
+/// none is `u64::MAX`.
+fn unsigned(number: i64, result: CompareResult) -> (u64, CompareResult) {
+    if let Ok(number) = u64::try_from(number) {
+        return (number, result);
+    }
+    match result {
+        CompareResult::Equal | CompareResult::Less => (u64::MAX, CompareResult::Equal),
+        CompareResult::NotEqual | CompareResult::Greater => (u64::MAX, CompareResult::NotEqual),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(number: u64, result: CompareResult, with: u64) -> bool {
+        match result {
+            CompareResult::Equal => number == with,
+            CompareResult::NotEqual => number != with,
+            CompareResult::Less => number < with,
+            CompareResult::Greater => number > with,
+        }
+    }
+
+    #[test]
+    fn a_comparison_with_a_negative_number_keeps_its_meaning() {
+        let results = [
+            (CompareResult::Equal, false),
+            (CompareResult::NotEqual, true),
+            (CompareResult::Less, false),
+            (CompareResult::Greater, true),
+        ];
+        for (result, expected) in results {
+            let (with, said) = unsigned(-1, result);
+            for number in [0, 1, i64::MAX.unsigned_abs()] {
+                assert_eq!(holds(number, said, with), expected, "{number} {result:?} -1");
+            }
+            assert_eq!(unsigned(7, result), (7, result));
+        }
+    }
+}

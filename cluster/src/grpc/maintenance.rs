@@ -1,0 +1,48 @@
+//! etcd's Maintenance service, as far as it is built: the state of this member.
+
+use std::sync::Arc;
+
+use revfs_api::keyspace::Revision;
+use revfs_api::status::to_status;
+use revfs_api::wire::etcdserverpb::maintenance_server::Maintenance;
+use revfs_api::wire::etcdserverpb::{StatusRequest, StatusResponse};
+use tonic::{Request, Response, Status};
+
+use super::member::{Member, signed};
+
+/// The etcd release whose behaviour the services build, for clients that choose by it.
+pub const ETCD_VERSION: &str = "3.6.0";
+
+pub(super) struct MaintenanceService {
+    pub(super) member: Arc<Member>,
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn status(
+        &self,
+        _request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
+        let status = self.member.keyspace().status().await.map_err(|error| to_status(&error))?;
+        let header = self.member.header(Revision(status.revision)).await;
+        let mut errors = Vec::new();
+        if !status.read_only.is_empty() {
+            errors.push(status.read_only);
+        }
+        Ok(Response::new(StatusResponse {
+            header: Some(header),
+            version: ETCD_VERSION.into(),
+            db_size: signed(status.store_bytes),
+            leader: status.leader_id,
+            raft_index: status.raft_index,
+            raft_term: status.raft_term,
+            raft_applied_index: status.applied_index,
+            errors,
+            db_size_in_use: signed(status.store_bytes_in_use),
+            is_learner: false,
+            storage_version: ETCD_VERSION.rsplit_once('.').map_or("", |(minor, _)| minor).into(),
+            db_size_quota: 0,
+            downgrade_info: None,
+        }))
+    }
+}

@@ -1,0 +1,108 @@
+//! The service revfs.v1: the key space as it is.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use revfs_api::KeySpace;
+use revfs_api::convert;
+use revfs_api::keyspace::{ChangesRequest, Error, Revision, Time};
+use revfs_api::status::to_status;
+use revfs_api::wire::revfs as wire;
+use revfs_api::wire::revfs::revfs_server::Revfs;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::connection::Phase;
+use super::watch_stream::watch_stream;
+
+pub(super) struct RevfsService {
+    pub(super) keyspace: Arc<dyn KeySpace>,
+    pub(super) phases: watch::Receiver<Phase>,
+}
+
+fn refuse(malformed: convert::Malformed) -> Status {
+    fail(Error::from(malformed))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+fn fail(error: Error) -> Status {
+    to_status(&error)
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Revfs for RevfsService {
+    async fn read(&self, request: Request<wire::ReadRequest>) -> Answer<wire::ReadResponse> {
+        let (revision, reads) = convert::read_arguments(request.into_inner()).map_err(refuse)?;
+        let answer = self.keyspace.read(revision, reads).await.map_err(fail)?;
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn history(
+        &self,
+        request: Request<wire::HistoryRequest>,
+    ) -> Answer<wire::HistoryResponse> {
+        let request = request.into_inner().into();
+        let versions = self.keyspace.history(request).await.map_err(fail)?;
+        Ok(Response::new(convert::history_response(versions)))
+    }
+
+    async fn changes(
+        &self,
+        request: Request<wire::ChangesRequest>,
+    ) -> Answer<wire::ChangesResponse> {
+        let request = ChangesRequest::try_from(request.into_inner()).map_err(refuse)?;
+        let answer = self.keyspace.changes(request).await.map_err(fail)?;
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn revision_at(
+        &self,
+        request: Request<wire::RevisionAtRequest>,
+    ) -> Answer<wire::RevisionAtResponse> {
+        let time = Time(request.into_inner().time);
+        let revision = self.keyspace.revision_at(time).await.map_err(fail)?;
+        Ok(Response::new(wire::RevisionAtResponse { revision: revision.0 }))
+    }
+
+    async fn stamp(&self, request: Request<wire::StampRequest>) -> Answer<wire::StampResponse> {
+        let revision = Revision(request.into_inner().revision);
+        let stamp = self.keyspace.stamp(revision).await.map_err(fail)?;
+        Ok(Response::new(convert::stamp_response(stamp)))
+    }
+
+    async fn txn(&self, request: Request<wire::TxnRequest>) -> Answer<wire::TxnResponse> {
+        let (txn, origin) = convert::txn_arguments(request.into_inner()).map_err(refuse)?;
+        let answer = self.keyspace.txn(txn, origin).await.map_err(fail)?;
+        Ok(Response::new(convert::txn_response(answer)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
+        let (ranges, mut from) = convert::watch_arguments(request.into_inner()).map_err(refuse)?;
+        if from == Revision::NONE {
+            // The client must know where to go on after a lost connection.
+            let now = self.keyspace.read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+            from = now.current.next();
+        }
+        let watch = self.keyspace.watch(ranges, from).await.map_err(fail)?;
+        Ok(Response::new(Box::pin(watch_stream(watch, from, self.phases.clone()))))
+    }
+
+    async fn compact(
+        &self,
+        request: Request<wire::CompactRequest>,
+    ) -> Answer<wire::CompactResponse> {
+        let wire::CompactRequest { revision, physical } = request.into_inner();
+        self.keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
+        Ok(Response::new(wire::CompactResponse {}))
+    }
+
+    async fn status(&self, _request: Request<wire::StatusRequest>) -> Answer<wire::StatusResponse> {
+        let status = self.keyspace.status().await.map_err(fail)?;
+        Ok(Response::new(convert::status_response(status, self.keyspace.capabilities())))
+    }
+}

@@ -1,0 +1,227 @@
+//! Serving: binds the sockets, runs the services on them, and drains at shutdown.
+//!
+//! Life: *serving* until the shutdown signal; then *draining*: no new connection is taken, requests
+//! that run are finished and answered, watches end with a code that clients retry; after the drain's
+//! bound whatever is still open is *cut*. The unix socket's file is removed at the end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use revfs_api::KeySpace;
+use revfs_api::keyspace;
+use revfs_api::wire::REQUEST_BYTES_MAX;
+use revfs_api::wire::etcdserverpb::kv_server::KvServer;
+use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use revfs_api::wire::revfs::revfs_server::RevfsServer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use super::connection::{Connection, Phase, reached};
+use super::kv::{KV_MESSAGE_BYTES_MAX, KvService};
+use super::listener::{self, ListenError, SocketFile};
+use super::maintenance::MaintenanceService;
+use super::member::Member;
+use super::revfs::RevfsService;
+
+/// Requests and watches of one connection at a time.
+const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
+
+/// A client that is silent for so long is asked for a sign of life, so that watches of a machine that
+/// is gone do not stay.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Connections notice a cut at once; one that does not is abandoned after this.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pause after accept failed: without file descriptors it would fail again at once, and for ever.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where to listen, and how to stop.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Path of a unix socket, for its owner only.
+    pub socket: Option<PathBuf>,
+    /// Port 0 = any free one.
+    pub tcp: Vec<SocketAddr>,
+    /// How long requests may run on after the shutdown signal.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { socket: None, tcp: Vec::new(), drain_timeout: Duration::from_secs(5) }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot serve a key space that does not tell its status: {0}")]
+    KeySpace(#[source] keyspace::Error),
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything was answered.
+    Clean,
+    /// The drain's bound passed, and what was open was cut.
+    Cut,
+}
+
+/// A running server.
+#[derive(Debug)]
+#[must_use = "wait for finished() before the key space is closed"]
+pub struct ServeHandle {
+    socket: Option<PathBuf>,
+    tcp: Vec<SocketAddr>,
+    supervisor: JoinHandle<Drained>,
+}
+
+impl ServeHandle {
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The bound addresses, in the order asked for.
+    #[must_use]
+    pub fn tcp(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    /// Waits until the server has stopped after its shutdown signal.
+    pub async fn finished(self) -> Drained {
+        match self.supervisor.await {
+            Ok(drained) => drained,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is being shut down.
+                Err(_) => Drained::Cut,
+            },
+        }
+    }
+}
+
+/// Serves `keyspace` on all of `listen` until `shutdown` is ready.
+///
+/// # Errors
+/// If a socket cannot be bound (none is left behind then), or the key space does not answer.
+pub async fn serve<F>(
+    listen: Listen,
+    keyspace: Arc<dyn KeySpace>,
+    shutdown: F,
+) -> Result<ServeHandle, ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let routes = routes(keyspace, &phases).await?;
+    let mut servers = JoinSet::new();
+    let mut socket_file = None;
+    if let Some(path) = &listen.socket {
+        let (listener, file) = listener::unix(path).await?;
+        servers.spawn(run(routes.clone(), UnixListenerStream::new(listener), phases.clone()));
+        socket_file = Some(file);
+    }
+    let mut addresses = Vec::new();
+    for &address in &listen.tcp {
+        let listener = listener::tcp(address).await?;
+        let bound = listener.local_addr();
+        addresses.push(bound.map_err(|source| ListenError::Tcp { address, source })?);
+        let incoming = TcpListenerStream::new(listener).map(|stream| {
+            let stream = stream?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        });
+        servers.spawn(run(routes.clone(), incoming, phases.clone()));
+    }
+    let socket = socket_file.as_ref().map(|file| file.path().to_owned());
+    let supervisor =
+        tokio::spawn(supervise(servers, socket_file, phase, shutdown, listen.drain_timeout));
+    Ok(ServeHandle { socket, tcp: addresses, supervisor })
+}
+
+async fn routes(
+    keyspace: Arc<dyn KeySpace>,
+    phases: &watch::Receiver<Phase>,
+) -> Result<Routes, ServeError> {
+    let member = Member::new(keyspace.clone()).await.map_err(ServeError::KeySpace)?;
+    let member = Arc::new(member);
+    let kv = KvServer::new(KvService { member: member.clone() })
+        .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+    let maintenance = MaintenanceServer::new(MaintenanceService { member })
+        .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+    let revfs = RevfsServer::new(RevfsService { keyspace, phases: phases.clone() })
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    Ok(Routes::new(kv).add_service(maintenance).add_service(revfs))
+}
+
+/// Serves one listener until the drain has ended.
+async fn run<I, IO>(routes: Routes, incoming: I, phases: watch::Receiver<Phase>)
+where
+    I: Stream<Item = io::Result<IO>> + Send,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let draining = reached(phases.clone(), Phase::Draining);
+    let connections = incoming.then(|accepted| {
+        let phases = phases.clone();
+        async move {
+            match accepted {
+                Ok(io) => Ok(Connection::new(io, phases)),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    Err(error)
+                }
+            }
+        }
+    });
+    let served = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(connections, draining)
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "a listener has stopped");
+    }
+}
+
+async fn supervise(
+    mut servers: JoinSet<()>,
+    socket_file: Option<SocketFile>,
+    phase: watch::Sender<Phase>,
+    shutdown: impl Future<Output = ()>,
+    drain_timeout: Duration,
+) -> Drained {
+    shutdown.await;
+    phase.send_replace(Phase::Draining);
+    let all = async { while servers.join_next().await.is_some() {} };
+    let drained = match tokio::time::timeout(drain_timeout, all).await {
+        Ok(()) => Drained::Clean,
+        Err(_) => {
+            phase.send_replace(Phase::Cut);
+            let all = async { while servers.join_next().await.is_some() {} };
+            if tokio::time::timeout(CUT_TIMEOUT, all).await.is_err() {
+                servers.abort_all();
+            }
+            Drained::Cut
+        }
+    };
+    drop(socket_file);
+    drained
+}
