@@ -6,6 +6,7 @@
 //! any test may take: then whatever hangs in the mount comes back with an error, and the test fails.
 
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -88,6 +89,12 @@ impl Mount {
         Self { place, log: root.join("log"), running: None, scratch }
     }
 
+    /// Changes the place of a mount that does not run.
+    pub fn change_place(&mut self, change: impl FnOnce(&mut Place)) {
+        assert!(self.running.is_none(), "the program runs already");
+        change(&mut self.place);
+    }
+
     /// The mount point.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -132,18 +139,38 @@ impl Mount {
         self.run(line).ok()
     }
 
+    /// Runs a Python script in the mount; it must succeed. Its output.
+    ///
+    /// # Panics
+    /// If it fails.
+    #[expect(clippy::must_use_candidate, reason = "a script is run for what it does")]
+    pub fn python(&self, script: &str) -> String {
+        self.shell().interpreter("python3").run(script).ok()
+    }
+
+    /// How many revisions `file` has: what `@history` lists of it.
+    ///
+    /// # Panics
+    /// If its history cannot be listed.
+    #[must_use]
+    pub fn versions(&self, file: &str) -> Vec<String> {
+        let (parent, name) = file.rsplit_once('/').unwrap_or((".", file));
+        let history = self.path(parent).join("@history").join(name);
+        let mut names: Vec<String> = std::fs::read_dir(&history)
+            .unwrap_or_else(|error| panic!("{}: {error}", history.display()))
+            .map(|entry| entry.expect("an entry of @history").file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort_by_key(|name| revision_in(name));
+        names
+    }
+
     /// Starts the program and waits for the mount.
     ///
     /// # Panics
     /// If it does not come up.
     pub fn start(&mut self) {
-        self.spawn();
-        let ready = wait::ask(START_LIMIT, || {
-            (self.is_mounted() && std::fs::read(self.path("@status")).is_ok())
-                .then_some(true)
-                .or_else(|| self.has_ended().map(|_| false))
-        });
-        assert!(ready == Some(true), "no mount at {}: {}", self.dir().display(), self.log());
+        assert!(self.starts_or_refuses(), "no mount at {}: {}", self.dir().display(), self.log());
     }
 
     /// Starts the program, which must refuse. What it said.
@@ -152,21 +179,29 @@ impl Mount {
     /// If it comes up, panics, or is killed.
     #[must_use = "look at what it said"]
     pub fn refuses(&mut self) -> String {
-        use std::os::unix::process::ExitStatusExt as _;
+        assert!(!self.starts_or_refuses(), "should have refused, but mounted: {}", self.log());
+        self.log()
+    }
+
+    /// Starts the program, which may come up (true) or refuse with an error (false).
+    ///
+    /// # Panics
+    /// If it does neither, panics, or is killed.
+    #[must_use = "look at what happened"]
+    pub fn starts_or_refuses(&mut self) -> bool {
         self.spawn();
         let ended = wait::ask(START_LIMIT, || {
-            self.has_ended().or_else(|| {
-                assert!(!self.is_mounted(), "should have refused, but mounted: {}", self.log());
-                None
-            })
+            let answers = || self.is_mounted() && std::fs::read(self.path("@status")).is_ok();
+            if answers() { Some(None) } else { self.has_ended().map(Some) }
         });
         let said = self.log();
-        let status = ended.unwrap_or_else(|| panic!("neither refused nor mounted: {said}"));
-        self.running = None;
-        assert!(!status.success(), "should have refused: {said}");
-        assert_eq!(status.signal(), None, "{status}: {said}");
+        let ended = ended.unwrap_or_else(|| panic!("neither refused nor mounted: {said}"));
         assert!(!said.contains("panicked at"), "panicked: {said}");
-        said
+        let Some(status) = ended else { return true };
+        self.running = None;
+        assert!(!status.success(), "ended without a mount or an error: {said}");
+        assert_eq!(status.signal(), None, "{status}: {said}");
+        false
     }
 
     fn spawn(&mut self) {
@@ -284,6 +319,12 @@ fn find_number(status: &Value, name: &str) -> Option<u64> {
     map.get(name)
         .and_then(Value::as_u64)
         .or_else(|| map.values().find_map(|inner| inner.get(name).and_then(Value::as_u64)))
+}
+
+/// The revision that a name in `@history/NAME/` begins with.
+fn revision_in(name: &str) -> u64 {
+    let digits = name.split('.').next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|error| panic!("`{name}` in @history: {error}"))
 }
 
 /// Whether a file system is mounted exactly at `dir`; asks the kernel's table, never the mount.
