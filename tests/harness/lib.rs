@@ -7,12 +7,14 @@
 //!
 //! - [`program`]: the program `revfs` as built from this workspace;
 //! - [`mount`]: one running `revfs up` on directories of its own;
+//! - [`api`]: another client of the node;
 //! - [`shell`]: shell lines with a deadline, whose outcome must be looked at;
 //! - [`tree`]: a real tree of this machine, and listings that compare;
 //! - [`tools`]: programs the tests need, and the Debian package each comes from;
 //! - [`wait`]: waiting for a state;
 //! - [`dice`]: random choices from a printed seed.
 
+pub mod api;
 pub mod dice;
 pub mod mount;
 pub mod program;
@@ -21,5 +23,6 @@ pub mod tools;
 pub mod tree;
 pub mod wait;
 
+pub use api::Api;
 pub use mount::Mount;
 pub use shell::Shell;

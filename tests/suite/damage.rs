@@ -16,9 +16,9 @@ fn filled(clean: bool) -> Mount {
     mount
         .ok(&format!("for i in $(seq {FILES}); do echo content-$i > f$i; done; mkdir d; cp f1 d/"));
     if clean {
-        mount.stop()
+        mount.stop();
     } else {
-        mount.kill()
+        mount.kill();
     }
     mount
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
-use revfs_tests::Mount;
+use revfs_tests::{Api, Mount};
 
 use crate::posix::errno_of;
 
@@ -91,16 +91,11 @@ fn what_was_not_there_is_enoent() {
     assert_eq!(open("@rev/nonsense/early".to_owned()), Errno::ENOENT);
     assert_eq!(open("@rev/0/early".to_owned()), Errno::ENOENT);
     assert_eq!(open("@time/2100-01-01/early".to_owned()), Errno::ENOENT, "the future");
-    mount.ok(&format!(
-        "while [ $(revfs status --json . | grep -o '\"revision\": *[0-9]*' | \
-         grep -o '[0-9]*') -lt {} ]; do echo . >> early; done",
-        early + 20
-    ));
-    assert_eq!(
-        mount.ok(&format!("cat @rev/{}/early | wc -c", early + 10)).is_empty(),
-        false,
-        "a future that has come is there: the kernel kept no negative answer"
-    );
+    let soon = format!("@rev/{}/early", mount.revision() + 1);
+    assert_eq!(open(soon.clone()), Errno::ENOENT);
+    mount.ok("echo more >> early");
+    let read = fs::read_to_string(mount.path(&soon)).expect("the kernel kept no negative answer");
+    assert_eq!(read, "x\nmore\n");
 }
 
 #[test]
@@ -235,4 +230,30 @@ fn the_past_survives_renames_and_crashes() {
     assert_eq!(mount.ok(&line), "1\na\n2");
     mount.crash();
     assert_eq!(mount.ok(&line), "1\na\n2");
+}
+
+/// Never wrong data: what was compacted is refused, what was kept is as it was.
+#[test]
+fn a_compacted_revision_is_estale() {
+    let mut mount = Mount::up();
+    let at = revisions(&mount, &["mkdir d; echo 1 > d/f", "echo 2 > d/f", "echo 3 > d/f; rm d/f"]);
+    let read = |mount: &Mount, revision: u64, name: &str| {
+        fs::read_to_string(mount.path(&format!("@rev/{revision}/d/{name}")))
+    };
+    assert_eq!(read(&mount, at[0], "f").expect("not compacted yet"), "1\n");
+    Api::new(&mount).compact(at[1], true).expect("it compacts");
+    for state in ["at once", "after a crash"] {
+        assert_eq!(errno_of(read(&mount, at[0], "f")), Errno::ESTALE, "{state}");
+        assert_eq!(errno_of(read(&mount, at[0], "none")), Errno::ESTALE, "{state}");
+        let listing = fs::read_dir(mount.path(&format!("@rev/{}", at[0])));
+        assert_eq!(errno_of(listing), Errno::ESTALE, "{state}");
+        assert_eq!(read(&mount, at[1], "f").expect("kept"), "2\n", "{state}");
+        let listed = mount.ok("ls d/@rev");
+        let oldest = listed.lines().filter_map(|line| line.parse::<u64>().ok()).min();
+        assert!(oldest >= Some(at[1]), "{state}: {listed}");
+        assert_eq!(mount.versions("d/f")[0], at[1].to_string(), "{state}");
+        mount.run(&format!("revfs get --rev {} d/f", at[0])).fails_saying("compact");
+        mount.crash();
+    }
+    assert_eq!(mount.status()["compacted_revision"].as_u64(), Some(at[1]));
 }
