@@ -1,3 +1,4 @@
 //! One node of a revfs cluster.
 
 pub mod grpc;
+pub mod log;
