@@ -1,16 +1,47 @@
 //! The revisioned store of revfs: etcd's data model on LMDB.
 //!
-//! [`types`] is the vocabulary, [`Command`] what the log replicates and [`Outcome`] what applying it
-//! answers. [`schema`] is the disk boundary.
+//! [`Store::apply`] takes commands in the order of the log and answers with an [`Outcome`], the same
+//! on every member; [`Store::read_view`] reads at any revision that is not compacted. Changes are
+//! visible as soon as they are applied and durable when the committer has written them to LMDB,
+//! together with the log position: after a crash the log is replayed from [`Store::committed`].
+//!
+//! What holds always:
+//! - one revision for each command that changes keys, none for the others; it never goes back;
+//! - a command's changes become visible all at once, and reach LMDB all at once;
+//! - each change is in the overlay, in LMDB, or in both, where both say the same;
+//! - apply reads no clock, no random numbers and no environment; it waits only for the committer,
+//!   when the overlay is full;
+//! - a row whose checksum is wrong is an error, and closes the store.
+//!
+//! [`types`] is the vocabulary, [`schema`] the disk boundary (docs/FORMAT.md), `env.rs` the only
+//! place that opens LMDB and the only unsafe.
 
+mod apply;
+mod check;
 mod codec;
 mod command;
+mod committer;
+mod compaction;
+mod compare;
+mod cursor;
+mod env;
 mod error;
 mod escape;
+mod fault;
+mod history;
+mod interval;
+mod names;
+mod overlay;
 pub mod schema;
+mod store;
+mod txn;
 pub mod types;
+mod validate;
+mod view;
 
 pub use codec::{DecodeError, Problem};
 pub use command::{Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal};
 pub use error::{OpenError, ReadError, StoreError};
 pub use escape::escaped_bytes;
+pub use store::{Health, Position, Size, Store, StoreOptions};
+pub use view::ReadView;

@@ -1,0 +1,185 @@
+//! Applies a command: deterministic, without clock, random numbers or local limits.
+//!
+//! [`Application::run`] reads the state before the command and returns what is to become of it: the
+//! answer, the rows to add to the overlay, the new compacted revision. It changes nothing itself, so
+//! that a failure leaves no trace.
+
+use bytes::Bytes;
+
+use crate::command::{Body, Command, Done, Outcome, Refusal};
+use crate::error::StoreError;
+use crate::names::{NewRow, name_rows};
+use crate::schema::{
+    Tree, Want, attachment_row, decode_attachment, encode_attachment, encode_change,
+    encode_key_row, encode_lease, encode_stamp, key_row, lease_row, revision_row,
+};
+use crate::txn::{Change, Changes, Stop};
+use crate::types::{LeaseId, Revision, Stamp, Time};
+use crate::view::ReadView;
+
+/// What a command does.
+pub(crate) struct Application {
+    pub(crate) outcome: Outcome,
+    pub(crate) rows: Vec<NewRow>,
+    /// Time of the new revision, if there is one.
+    pub(crate) time: Time,
+    /// The new compacted revision, if the command compacts.
+    pub(crate) compacted: Option<Revision>,
+}
+
+impl Application {
+    /// `previous` is the time of the current revision: time never runs back along revisions.
+    pub(crate) fn run(
+        view: &ReadView,
+        previous: Time,
+        command: &Command,
+    ) -> Result<Self, StoreError> {
+        let time = command.time.max(previous);
+        let mut rows = Vec::new();
+        let mut compacted = None;
+        let result = match &command.body {
+            Body::Txn(txn) => {
+                let mut changes = Changes::new(view, time);
+                changes.run(txn).map(|answer| (Done::Txn(answer), changes))
+            }
+            Body::Compact { revision } => check_compact(view, *revision).map(|()| {
+                compacted = Some(*revision);
+                (Done::Compacted, Changes::new(view, time))
+            }),
+            Body::LeaseGrant { id, ttl_seconds } => {
+                let changes = Changes::new(view, time);
+                grant(&changes, *id, *ttl_seconds, &mut rows).map(|done| (done, changes))
+            }
+            Body::LeaseRevoke { id } => {
+                let mut changes = Changes::new(view, time);
+                revoke(view, &mut changes, *id, &mut rows).map(|done| (done, changes))
+            }
+        };
+        let (done, changes) = match result {
+            Ok(complete) => complete,
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Refused(refusal)) => {
+                let outcome = Outcome { revision: view.current(), result: Err(refusal) };
+                return Ok(Self { outcome, rows: Vec::new(), time, compacted: None });
+            }
+        };
+        let changes = changes.into_map();
+        let mut revision = view.current();
+        if !changes.is_empty() {
+            revision = revision.next();
+            change_rows(view, revision, time, command, changes, &mut rows)?;
+        }
+        Ok(Self { outcome: Outcome { revision, result: Ok(done) }, rows, time, compacted })
+    }
+}
+
+/// Before the first compaction even revision 0 may be compacted, once, as etcd does.
+fn check_compact(view: &ReadView, requested: Revision) -> Result<(), Stop> {
+    if let Some(compacted) = view.compacted_or_none()
+        && requested <= compacted
+    {
+        return Err(Refusal::Compacted { requested, compacted }.into());
+    }
+    if requested > view.current() {
+        return Err(Refusal::Future { requested, current: view.current() }.into());
+    }
+    Ok(())
+}
+
+fn grant(
+    changes: &Changes<'_>,
+    id: LeaseId,
+    ttl_seconds: i64,
+    rows: &mut Vec<NewRow>,
+) -> Result<Done, Stop> {
+    if id == LeaseId::NONE {
+        return Err(Refusal::LeaseIdZero.into());
+    }
+    if changes.lease_exists(id)? {
+        return Err(Refusal::LeaseExists.into());
+    }
+    let row = lease_row(id);
+    let value = encode_lease(&row, ttl_seconds);
+    rows.push((Tree::Leases, Bytes::copy_from_slice(&row), Some(value.into())));
+    Ok(Done::LeaseGranted { id, ttl_seconds })
+}
+
+fn revoke(
+    view: &ReadView,
+    changes: &mut Changes<'_>,
+    id: LeaseId,
+    rows: &mut Vec<NewRow>,
+) -> Result<Done, Stop> {
+    if !changes.lease_exists(id)? {
+        return Err(Refusal::LeaseNotFound.into());
+    }
+    let keys = view.attached(id)?;
+    for key in &keys {
+        let version = view.version_at(key, view.current(), Want::Header)?;
+        let Some(version) = version.filter(|version| !version.tombstone) else {
+            let key = key.escape_ascii();
+            let reason = format!("key \"{key}\" of lease {} does not exist", id.0);
+            return Err(view.fault().close(&reason).into());
+        };
+        changes.delete_unbounded(&version.kv);
+    }
+    rows.push((Tree::Leases, Bytes::copy_from_slice(&lease_row(id)), None));
+    Ok(Done::LeaseRevoked { deleted: u64::try_from(keys.len()).unwrap_or(u64::MAX) })
+}
+
+impl ReadView {
+    /// The keys of a lease, sorted, as they are now (attachments have no history).
+    pub(crate) fn attached(&self, id: LeaseId) -> Result<Vec<Bytes>, StoreError> {
+        let from = lease_row(id);
+        let end = u64::from_be_bytes(from).checked_add(1).map(|end| end.to_be_bytes().to_vec());
+        let mut cursor = self.cursor(Tree::Attachments, &from, end)?;
+        let mut keys = Vec::new();
+        while let Some(row) = cursor.next().map_err(|e| self.lmdb(&e))? {
+            keys.push(decode_attachment(row.key(), row.value()).map_err(|e| self.row(&e))?);
+        }
+        Ok(keys)
+    }
+}
+
+/// The rows of a revision in every tree.
+fn change_rows(
+    view: &ReadView,
+    main: Revision,
+    time: Time,
+    command: &Command,
+    changes: std::collections::BTreeMap<Bytes, Change>,
+    rows: &mut Vec<NewRow>,
+) -> Result<(), StoreError> {
+    rows.reserve(changes.len() * 4 + 1);
+    let appearing = changes
+        .iter()
+        .filter(|(_, change)| change.was_alive == change.version.tombstone)
+        .map(|(key, change)| (key.as_ref(), !change.version.tombstone));
+    name_rows(view, main, time, appearing, rows)?;
+    for (key, change) in changes {
+        let version = change.version;
+        let row = revision_row(main, version.sub);
+        let value = encode_change(&row, version.tombstone, &key);
+        rows.push((Tree::Revisions, Bytes::copy_from_slice(&row), Some(value.into())));
+        if change.old_lease != version.kv.lease {
+            if change.old_lease != LeaseId::NONE {
+                let row = attachment_row(change.old_lease, &key);
+                rows.push((Tree::Attachments, row.into(), None));
+            }
+            if version.kv.lease != LeaseId::NONE {
+                let row = attachment_row(version.kv.lease, &key);
+                let value = encode_attachment(&row);
+                rows.push((Tree::Attachments, row.into(), Some(value.into())));
+            }
+        }
+        let row = key_row(&key, main);
+        let value = encode_key_row(&row, &version);
+        rows.push((Tree::Keys, row.into(), Some(value.into())));
+    }
+    let row = main.0.to_be_bytes();
+    let stamp =
+        Stamp { revision: main, time, author: command.author.clone(), note: command.note.clone() };
+    let value = encode_stamp(&row, &stamp);
+    rows.push((Tree::Times, Bytes::copy_from_slice(&row), Some(value.into())));
+    Ok(())
+}

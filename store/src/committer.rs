@@ -1,0 +1,225 @@
+//! The one thread that writes LMDB.
+//!
+//! It sleeps until the overlay is due (an interval after its first change, or enough rows or bytes,
+//! or somebody waits), turns the active layer into the one being committed, and writes its rows and
+//! the state row in one synced transaction. A step of a physical compaction rides in the same
+//! transaction.
+//!
+//! A commit that finds no space keeps its layer and is tried again; anything else that fails closes
+//! the store, because after a failed fsync nobody knows what the disk holds.
+
+use std::io;
+use std::sync::Arc;
+
+use heed::{MdbError, RwTxn};
+use parking_lot::MutexGuard;
+
+use crate::compaction;
+use crate::overlay::Layer;
+use crate::schema::{CompactionPass, ROW_STATE, StateRow, Tree, encode_state};
+use crate::store::{Position, Shared, State};
+use crate::types::Revision;
+
+/// One transaction's work.
+struct Batch {
+    layer: Arc<Layer>,
+    position: Option<Position>,
+    state: StateRow,
+    /// The compacted revision that LMDB holds already: a pass may go so far.
+    durable_compacted: Revision,
+}
+
+pub(crate) fn run(shared: &Shared) {
+    // What this thread knows of LMDB needs no lock: nobody else writes there.
+    let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();
+    while let Some(batch) = next_batch(shared, durable_compacted) {
+        match write(shared, &batch) {
+            Ok(pass) => {
+                durable_compacted = batch.state.compacted.unwrap_or_default();
+                succeeded(shared, &batch, pass);
+            }
+            Err(failure) => failed(shared, &failure),
+        }
+    }
+    shared.state.lock().ended = true;
+    shared.progress.notify_all();
+}
+
+/// Waits for something to write; `None` ends the thread.
+fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
+    let mut state = shared.state.lock();
+    loop {
+        if shared.fault.check().is_err() || (state.closing && state.abandon) {
+            return None;
+        }
+        if state.layers.committing.is_some() {
+            // The last commit failed. When closing, one more attempt was made: what is left is in
+            // the log.
+            if state.closing {
+                return None;
+            }
+            let interval = shared.options.retry_interval;
+            shared.work.wait_while_for(&mut state, |state| !state.closing, interval);
+            return batch(state, durable_compacted);
+        }
+        let has_pass = has_compaction(&state, durable_compacted);
+        if state.dirty || (has_pass && !state.closing) {
+            let options = &shared.options;
+            let interval =
+                if has_pass { options.compaction_pause } else { options.commit_interval };
+            shared.work.wait_while_for(&mut state, |state| !is_due(shared, state), interval);
+            while state.applying && !state.abandon {
+                shared.progress.wait(&mut state);
+            }
+            if state.abandon {
+                return None;
+            }
+            rotate(&mut state);
+            return batch(state, durable_compacted);
+        }
+        if state.closing {
+            return None;
+        }
+        shared.work.wait(&mut state);
+    }
+}
+
+fn is_due(shared: &Shared, state: &State) -> bool {
+    let active = &state.layers.active;
+    state.closing
+        || state.commit_wanted
+        || active.rows() >= shared.options.commit_changes
+        || active.bytes() >= shared.options.commit_bytes
+}
+
+fn has_compaction(state: &State, durable_compacted: Revision) -> bool {
+    state.pass.target != Revision::NONE || state.pass.done < durable_compacted
+}
+
+fn rotate(state: &mut State) {
+    state.layers.committing = Some(std::mem::take(&mut state.layers.active));
+    state.dirty = false;
+    state.commit_wanted = false;
+    // The batch writes the state as of this rotation, however often it is tried.
+    state.rotated = Some(StateRow {
+        current: state.current,
+        compacted: state.compacted,
+        time: state.time,
+        applied: state.applied.as_ref().map(|p| (p.index, p.raft.clone())),
+        pass: state.pass,
+    });
+}
+
+fn batch(state: MutexGuard<'_, State>, durable_compacted: Revision) -> Option<Batch> {
+    let layer = Arc::clone(state.layers.committing.as_ref()?);
+    let row = state.rotated.clone()?;
+    let position =
+        row.applied.as_ref().map(|(index, raft)| Position { index: *index, raft: raft.clone() });
+    Some(Batch { layer, position, state: row, durable_compacted })
+}
+
+/// Writes a batch and makes it durable; returns how far the compaction came.
+fn write(shared: &Shared, batch: &Batch) -> Result<CompactionPass, heed::Error> {
+    let environment = &shared.environment;
+    let mut wtxn = environment.write_txn()?;
+    for tree in Tree::ALL {
+        write_tree(shared, &mut wtxn, tree, &batch.layer)?;
+    }
+    let pass = compaction::step(shared, &mut wtxn, batch.state.pass, batch.durable_compacted)?;
+    let state = StateRow { pass, ..batch.state.clone() };
+    environment.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state))?;
+    wtxn.commit()?;
+    Ok(pass)
+}
+
+fn write_tree(
+    shared: &Shared,
+    wtxn: &mut RwTxn<'_>,
+    tree: Tree,
+    layer: &Layer,
+) -> Result<(), heed::Error> {
+    let rows = shared.environment.rows(tree);
+    for entry in layer.tree(tree) {
+        match entry.value() {
+            Some(value) => rows.put(wtxn, entry.key(), value)?,
+            None => {
+                // A row that was added and deleted within the layer is not in LMDB.
+                rows.delete(wtxn, entry.key())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
+    let mut state = shared.state.lock();
+    state.committed = batch.position.clone();
+    state.layers.committing = None;
+    state.rotated = None;
+    state.pass = pass;
+    state.attempts += 1;
+    if state.no_space.take().is_some() {
+        tracing::info!("the commit found space again");
+    }
+    drop(state);
+    shared.progress.notify_all();
+}
+
+fn failed(shared: &Shared, failure: &heed::Error) {
+    let reason = format!("commit of {}: {failure}", shared.environment.path().display());
+    if is_no_space(shared, failure) {
+        let mut state = shared.state.lock();
+        if state.no_space.is_none() {
+            tracing::warn!(reason, "no space for the commit: it is retried");
+        }
+        state.no_space = Some(Arc::from(reason));
+        state.attempts += 1;
+    } else {
+        drop(shared.fault.close(&reason));
+    }
+    shared.progress.notify_all();
+}
+
+/// Whether a commit failed for want of space and can be tried again.
+///
+/// LMDB reports a short write, which is how a disk fills up, as EIO: whether that was a full disk is
+/// asked of the disk itself. A retry is sound then: the transaction was aborted, its pages belong to
+/// nobody, and the next attempt writes every one of them again.
+fn is_no_space(shared: &Shared, failure: &heed::Error) -> bool {
+    match failure {
+        heed::Error::Mdb(MdbError::MapFull) => true,
+        heed::Error::Io(error) if is_space_error(error) => true,
+        heed::Error::Io(error) => is_eio(error) && probe(shared).is_err_and(|e| is_space_error(&e)),
+        _ => false,
+    }
+}
+
+fn is_space_error(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+fn is_eio(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.raw_os_error() == Some(EIO)
+}
+
+/// Bytes that the probe asks of the disk: more than the tail of a short write.
+const PROBE_BYTES: usize = 1 << 20;
+
+/// Writes beside the data file, as far beyond its end as the commit might have gone.
+fn probe(shared: &Shared) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let path = shared.environment.path().with_file_name("probe.tmp");
+    let length = std::fs::metadata(shared.environment.path())?.len();
+    let file = std::fs::File::create(&path)?;
+    let written = file
+        .write_all_at(&[0; 1], length)
+        .and_then(|()| file.write_all_at(&vec![0; PROBE_BYTES], 0))
+        .and_then(|()| file.sync_all());
+    drop(file);
+    std::fs::remove_file(&path)?;
+    written
+}

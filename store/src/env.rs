@@ -1,0 +1,189 @@
+//! Opening LMDB: the environment, its trees and the only unsafe of the crate.
+//!
+//! One environment per directory, a map far larger than any store (the file grows only as it is
+//! used), read transactions that are not bound to a thread, and LMDB's default, synced commits. The
+//! data file is checked before LMDB sees it (`check.rs`), because LMDB answers some damage with an
+//! assertion.
+
+use std::path::{Path, PathBuf};
+
+use heed::types::Bytes as Raw;
+use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+
+use crate::check::check_file;
+use crate::error::OpenError;
+use crate::schema::{
+    FORMAT_VERSION, ROW_FORMAT, ROW_STATE, StateRow, Tree, decode_format, decode_state,
+    encode_format, encode_state,
+};
+use crate::store::{Size, StoreOptions};
+
+/// LMDB's name for the data file in a store's directory.
+pub(crate) const DATA_FILE: &str = "data.mdb";
+
+/// A database of uninterpreted rows, in byte order.
+pub(crate) type Rows = Database<'static, Raw, Raw>;
+
+/// A read transaction that owns its environment and may move between threads.
+pub(crate) type Snapshot = RoTxn<'static, WithoutTls>;
+
+/// An open environment with its trees.
+pub(crate) struct Environment {
+    env: Env<WithoutTls>,
+    trees: [Rows; Tree::ALL.len()],
+    path: PathBuf,
+}
+
+impl Environment {
+    /// Makes `dir` a store with `state`.
+    pub(crate) fn create(
+        dir: &Path,
+        options: &StoreOptions,
+        state: &StateRow,
+    ) -> Result<Self, OpenError> {
+        let path = dir.join(DATA_FILE);
+        if path.try_exists().map_err(|source| OpenError::Io { path: path.clone(), source })? {
+            return Err(OpenError::Exists { path });
+        }
+        std::fs::create_dir_all(dir)
+            .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
+        let env = open_lmdb(dir, options)?;
+        let wtxn = env.write_txn().map_err(|error| lmdb_error(&path, &error))?;
+        let trees = env
+            .create_databases_and_commit(wtxn, |opener, wtxn| {
+                let mut trees = Vec::with_capacity(Tree::ALL.len());
+                for tree in Tree::ALL {
+                    trees.push(opener.create_database::<Raw, Raw>(wtxn, Some(tree.name()))?);
+                }
+                let meta = trees[Tree::Meta.index()];
+                meta.put(wtxn, ROW_FORMAT, &encode_format(FORMAT_VERSION))?;
+                meta.put(wtxn, ROW_STATE, &encode_state(state))?;
+                let trees: [_; Tree::ALL.len()] =
+                    trees.try_into().unwrap_or_else(|_| unreachable!("one database per tree"));
+                Ok(CommitOrAbort::<_, ()>::Commit(trees))
+            })
+            .map_err(|error: heed::Error| lmdb_error(&path, &error))?
+            .unwrap_commit();
+        Ok(Self { env, trees, path })
+    }
+
+    /// Opens a store and returns where it stands.
+    pub(crate) fn open(dir: &Path, options: &StoreOptions) -> Result<(Self, StateRow), OpenError> {
+        let path = dir.join(DATA_FILE);
+        if !path.try_exists().map_err(|source| OpenError::Io { path: path.clone(), source })? {
+            return Err(OpenError::Missing { path });
+        }
+        check_file(&path, options.check_pages_max)?;
+        let env = open_lmdb(dir, options)?;
+        let error = |error: heed::Error| lmdb_error(&path, &error);
+        let rtxn = env.read_txn().map_err(error)?;
+        let opened = env
+            .open_databases_and_commit(rtxn, |opener, rtxn| {
+                let mut trees = Vec::with_capacity(Tree::ALL.len());
+                for tree in Tree::ALL {
+                    match opener.open_database::<Raw, Raw>(rtxn, Some(tree.name()))? {
+                        Some(rows) => trees.push(rows),
+                        None => return Ok(CommitOrAbort::Abort(tree)),
+                    }
+                }
+                let trees: [_; Tree::ALL.len()] =
+                    trees.try_into().unwrap_or_else(|_| unreachable!("one database per tree"));
+                Ok(CommitOrAbort::Commit(trees))
+            })
+            .map_err(|error: heed::Error| lmdb_error(&path, &error))?;
+        let trees = match opened {
+            CommitOrAbort::Commit(trees) => trees,
+            CommitOrAbort::Abort(tree) => {
+                let reason = format!("the tree {} is missing", tree.name());
+                return Err(OpenError::Foreign { path, reason });
+            }
+        };
+        let environment = Self { env, trees, path };
+        let state = environment.read_state()?;
+        Ok((environment, state))
+    }
+
+    /// Checks the format row and reads the state row.
+    fn read_state(&self) -> Result<StateRow, OpenError> {
+        let path = self.path.clone();
+        let error = |error: heed::Error| lmdb_error(&self.path, &error);
+        let rtxn = self.env.read_txn().map_err(error)?;
+        let meta = self.rows(Tree::Meta);
+        let format = meta.get(&rtxn, ROW_FORMAT).map_err(error)?;
+        match format.and_then(decode_format) {
+            None => {
+                let reason = "the row format of the tree meta is missing or damaged".to_owned();
+                return Err(OpenError::Foreign { path, reason });
+            }
+            Some(FORMAT_VERSION) => {}
+            Some(found) => {
+                return Err(OpenError::FormatVersion { path, found, expected: FORMAT_VERSION });
+            }
+        }
+        match meta.get(&rtxn, ROW_STATE).map_err(error)? {
+            Some(value) => {
+                decode_state(value).map_err(|source| OpenError::CorruptRow { path, source })
+            }
+            None => {
+                let reason = "the row state of the tree meta is missing".to_owned();
+                Err(OpenError::Foreign { path, reason })
+            }
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn rows(&self, tree: Tree) -> &Rows {
+        &self.trees[tree.index()]
+    }
+
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, heed::Error> {
+        self.env.clone().static_read_txn()
+    }
+
+    pub(crate) fn write_txn(&self) -> Result<RwTxn<'_>, heed::Error> {
+        self.env.write_txn()
+    }
+
+    /// Bytes of the file, and of the pages that hold rows now.
+    pub(crate) fn size(&self) -> Result<Size, heed::Error> {
+        let file_bytes = self.env.real_disk_size()?;
+        let rtxn = self.env.read_txn()?;
+        // The two meta pages, the main tree's pages, and those of each tree.
+        let main = self.env.unnamed_database_stat();
+        let mut pages = 2 + main.branch_pages + main.leaf_pages + main.overflow_pages;
+        let mut page_bytes = u64::from(main.page_size);
+        for rows in &self.trees {
+            let stat = rows.stat(&rtxn)?;
+            pages += stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+            page_bytes = u64::from(stat.page_size);
+        }
+        let pages = u64::try_from(pages).unwrap_or(u64::MAX);
+        Ok(Size { file_bytes, in_use_bytes: pages.saturating_mul(page_bytes).min(file_bytes) })
+    }
+}
+
+fn open_lmdb(dir: &Path, options: &StoreOptions) -> Result<Env<WithoutTls>, OpenError> {
+    let mut open = EnvOpenOptions::new().read_txn_without_tls();
+    open.map_size(options.map_bytes)
+        .max_readers(options.max_readers)
+        .max_dbs(u32::try_from(Tree::ALL.len()).expect("thirteen trees"));
+    // SAFETY: the data file is written by LMDB alone: a data directory is locked by its node, and
+    // heed refuses to open one path twice in a process.
+    #[expect(unsafe_code, reason = "a memory map of a file cannot be proven sound by the compiler")]
+    let env = unsafe { open.open(dir) };
+    env.map_err(|error| lmdb_error(&dir.join(DATA_FILE), &error))
+}
+
+fn lmdb_error(path: &Path, error: &heed::Error) -> OpenError {
+    let path = path.to_path_buf();
+    match error {
+        heed::Error::EnvAlreadyOpened => OpenError::AlreadyOpen { path },
+        heed::Error::Mdb(MdbError::Invalid | MdbError::VersionMismatch) => {
+            OpenError::Foreign { path, reason: error.to_string() }
+        }
+        _ => OpenError::Lmdb { path, reason: error.to_string() },
+    }
+}

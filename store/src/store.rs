@@ -1,0 +1,476 @@
+//! [`Store`]: open, apply, read, close; owns the LMDB environment, the overlay and the committer.
+//!
+//! Three parties meet in [`Shared`]:
+//! - *apply* (one at a time, by the `writer` lock) adds rows to the active layer and makes them
+//!   visible by raising `current`, all rows of a log entry at once;
+//! - the *committer* turns the active layer into the one being committed (never in the middle of an
+//!   entry: `applying`), writes it to LMDB and drops it;
+//! - *read views* take revisions and layers together under the `state` lock.
+//!
+//! Lock order: `writer`, then `state`. Nothing is done under `state` but reading and writing its
+//! fields; LMDB is never called under it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::apply::Application;
+use crate::command::{Command, Outcome};
+use crate::committer;
+use crate::env::Environment;
+use crate::error::{OpenError, StoreError};
+use crate::fault::Fault;
+use crate::overlay::{Layer, Layers};
+use crate::schema::{CompactionPass, StateRow};
+use crate::types::{Revision, Time};
+use crate::view::ReadView;
+
+/// How a store uses its machine. None of this changes what apply answers.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Address space reserved for the file, and thereby its largest size.
+    pub map_bytes: usize,
+    /// Slots for read views that exist at once.
+    pub max_readers: u32,
+    /// The overlay is committed this long after its first change at the latest, …
+    pub commit_interval: Duration,
+    /// … or after so many rows …
+    pub commit_changes: usize,
+    /// … or bytes.
+    pub commit_bytes: usize,
+    /// Apply waits for the running commit while the overlay holds more.
+    pub overlay_bytes_max: usize,
+    /// A commit that found no space is tried again after so long.
+    pub retry_interval: Duration,
+    /// Rows that one batch of a physical compaction visits.
+    pub compaction_batch: usize,
+    /// Pause between two batches of a physical compaction.
+    pub compaction_pause: Duration,
+    /// Pages that `open` checks, from the roots down, before LMDB sees the file.
+    pub check_pages_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            map_bytes: 1 << 40,
+            max_readers: 1024,
+            commit_interval: Duration::from_millis(100),
+            commit_changes: 10_000,
+            commit_bytes: 16 << 20,
+            overlay_bytes_max: 64 << 20,
+            retry_interval: Duration::from_millis(500),
+            compaction_batch: 1_000,
+            compaction_pause: Duration::from_millis(10),
+            check_pages_max: 16_384,
+        }
+    }
+}
+
+/// A place in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub index: u64,
+    /// Log id and membership as the cluster encodes them; opaque here. Empty before the first entry.
+    pub raft: Bytes,
+}
+
+/// Bytes of the data file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub file_bytes: u64,
+    /// The file without its free pages.
+    pub in_use_bytes: u64,
+}
+
+/// Whether the store takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    Good,
+    /// The last commit found no space. Changes are kept in the overlay and the commit is retried; the
+    /// node refuses new writes meanwhile.
+    NoSpace {
+        reason: Arc<str>,
+    },
+    Closed {
+        reason: Arc<str>,
+    },
+}
+
+type RevisionCallback = Box<dyn Fn(Revision) + Send + Sync>;
+
+/// A revisioned store in one directory. All methods take `&self`.
+pub struct Store {
+    shared: Arc<Shared>,
+    committer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What apply, the committer and the views share; see the module.
+pub(crate) struct Shared {
+    pub(crate) environment: Environment,
+    pub(crate) options: StoreOptions,
+    pub(crate) fault: Fault,
+    /// Held by apply from its first read to the call of the callbacks.
+    writer: Mutex<Vec<RevisionCallback>>,
+    pub(crate) state: Mutex<State>,
+    /// Wakes the committer.
+    pub(crate) work: Condvar,
+    /// Wakes whoever waits for the committer, or for apply to finish an entry.
+    pub(crate) progress: Condvar,
+}
+
+/// The fields under the `state` lock.
+pub(crate) struct State {
+    pub(crate) current: Revision,
+    pub(crate) compacted: Option<Revision>,
+    /// Time of `current`.
+    pub(crate) time: Time,
+    pub(crate) layers: Layers,
+    pub(crate) applied: Option<Position>,
+    pub(crate) committed: Option<Position>,
+    /// Physical compaction, as of the last commit.
+    pub(crate) pass: CompactionPass,
+    /// Apply is adding rows of an entry to the active layer: it must not be rotated.
+    pub(crate) applying: bool,
+    /// Where the store stood when the layer being committed was rotated.
+    pub(crate) rotated: Option<StateRow>,
+    /// The position or the compacted revision moved since the last rotation.
+    pub(crate) dirty: bool,
+    /// Somebody waits for a commit of everything applied so far.
+    pub(crate) commit_wanted: bool,
+    /// Commits that were tried, successful or not.
+    pub(crate) attempts: u64,
+    pub(crate) no_space: Option<Arc<str>>,
+    pub(crate) closing: bool,
+    /// Drop what is not committed: a test's way to stop as a crash would.
+    pub(crate) abandon: bool,
+    /// The committer has ended.
+    pub(crate) ended: bool,
+}
+
+impl Shared {
+    pub(crate) fn visible(&self) -> Result<(Revision, Option<Revision>, Layers), StoreError> {
+        self.fault.check()?;
+        let state = self.state.lock();
+        Ok((state.current, state.compacted, state.layers.clone()))
+    }
+
+    fn closed(&self) -> StoreError {
+        match self.fault.check() {
+            Err(error) => error,
+            Ok(()) => StoreError::Closed { reason: Arc::from("close was called") },
+        }
+    }
+}
+
+impl Store {
+    /// Makes an empty store in `dir`, which may exist but holds no store yet.
+    ///
+    /// # Errors
+    /// A directory that holds a store, or an I/O error.
+    pub fn create(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let state = StateRow {
+            current: Revision::FIRST,
+            compacted: None,
+            time: Time::default(),
+            applied: None,
+            pass: CompactionPass::default(),
+        };
+        let environment = Environment::create(dir, &options, &state)?;
+        Self::start(environment, options, state)
+    }
+
+    /// Opens the store in `dir` where its last commit left it.
+    ///
+    /// # Errors
+    /// A directory without a store, a store of another format version, a damaged file.
+    pub fn open(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
+        let (environment, state) = Environment::open(dir, &options)?;
+        Self::start(environment, options, state)
+    }
+
+    fn start(
+        environment: Environment,
+        options: StoreOptions,
+        row: StateRow,
+    ) -> Result<Self, OpenError> {
+        let path = environment.path().to_path_buf();
+        let applied = row.applied.map(|(index, raft)| Position { index, raft });
+        let state = State {
+            current: row.current,
+            compacted: row.compacted,
+            time: row.time,
+            layers: Layers { active: Arc::default(), committing: None },
+            committed: applied.clone(),
+            applied,
+            pass: row.pass,
+            applying: false,
+            rotated: None,
+            dirty: false,
+            commit_wanted: false,
+            attempts: 0,
+            no_space: None,
+            closing: false,
+            abandon: false,
+            ended: false,
+        };
+        let shared = Arc::new(Shared {
+            environment,
+            options,
+            fault: Fault::default(),
+            writer: Mutex::default(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+        });
+        let committer = {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("store-committer".to_owned())
+                .spawn(move || committer::run(&shared))
+                .map_err(|source| OpenError::Thread { path, source })?
+        };
+        Ok(Self { shared, committer: Mutex::new(Some(committer)) })
+    }
+
+    /// Applies one log entry. `position` is committed in the same LMDB transaction as the changes.
+    ///
+    /// # Errors
+    /// A closed store, or an entry out of order. What the command asks for wrongly is an
+    /// [`Outcome`], the same on every member.
+    pub fn apply(&self, position: Position, command: &Command) -> Result<Outcome, StoreError> {
+        let callbacks = self.shared.writer.lock();
+        let (view, time, layer) = self.begin(&position)?;
+        let before = view.current();
+        let application = Application::run(&view, time, command);
+        let application = application.inspect_err(|_| self.abandon_entry())?;
+        let Application { outcome, rows, time, compacted } = application;
+        for (tree, row, value) in rows {
+            layer.insert(tree, row, value);
+        }
+        let mut state = self.shared.state.lock();
+        state.current = outcome.revision;
+        if outcome.revision > before {
+            state.time = time;
+        }
+        if compacted.is_some() {
+            state.compacted = compacted;
+        }
+        self.finish(&mut state, position);
+        drop(state);
+        if outcome.revision > before {
+            for callback in callbacks.iter() {
+                callback(outcome.revision);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Applies a log entry that changes nothing here: a blank one, or a membership.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    pub fn advance(&self, position: Position) -> Result<(), StoreError> {
+        let callbacks = self.shared.writer.lock();
+        let mut state = self.admit(&position)?;
+        self.finish(&mut state, position);
+        drop(state);
+        drop(callbacks);
+        Ok(())
+    }
+
+    /// Waits for room in the overlay and checks that the entry is the next one.
+    fn admit(&self, position: &Position) -> Result<MutexGuard<'_, State>, StoreError> {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        while !state.closing
+            && shared.fault.check().is_ok()
+            && state.layers.bytes() > shared.options.overlay_bytes_max
+        {
+            state.commit_wanted = true;
+            shared.work.notify_one();
+            shared.progress.wait(&mut state);
+        }
+        shared.fault.check()?;
+        if state.closing {
+            return Err(shared.closed());
+        }
+        // Raft's log begins at 0 or 1, as the cluster numbers it.
+        let is_next = match &state.applied {
+            None => position.index <= 1,
+            Some(applied) => position.index == applied.index + 1,
+        };
+        if !is_next {
+            let expected = state.applied.as_ref().map_or(0, |applied| applied.index + 1);
+            return Err(StoreError::OutOfOrder { expected, found: position.index });
+        }
+        Ok(state)
+    }
+
+    /// Starts an entry: from here until [`Store::finish`] the active layer is not rotated.
+    fn begin(&self, position: &Position) -> Result<(ReadView, Time, Arc<Layer>), StoreError> {
+        let mut state = self.admit(position)?;
+        state.applying = true;
+        let layers = state.layers.clone();
+        let (current, compacted, time) = (state.current, state.compacted, state.time);
+        drop(state);
+        let active = Arc::clone(&layers.active);
+        let view = ReadView::of_writer(Arc::clone(&self.shared), layers, current, compacted)
+            .inspect_err(|_| self.abandon_entry())?;
+        Ok((view, time, active))
+    }
+
+    /// Ends an entry that failed before it added a row.
+    fn abandon_entry(&self) {
+        self.shared.state.lock().applying = false;
+        self.shared.progress.notify_all();
+        self.shared.work.notify_one();
+    }
+
+    fn finish(&self, state: &mut State, position: Position) {
+        let options = &self.shared.options;
+        let was_applying = std::mem::replace(&mut state.applying, false);
+        let was_dirty = std::mem::replace(&mut state.dirty, true);
+        state.applied = Some(position);
+        let active = &state.layers.active;
+        let is_due =
+            active.rows() >= options.commit_changes || active.bytes() >= options.commit_bytes;
+        if !was_dirty || is_due || (was_applying && state.commit_wanted) {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// The last applied log entry; the default before the first.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        self.shared.state.lock().applied.clone().unwrap_or_default()
+    }
+
+    /// The last log entry that LMDB holds durably: after a crash replay goes on behind it.
+    #[must_use]
+    pub fn committed(&self) -> Position {
+        self.shared.state.lock().committed.clone().unwrap_or_default()
+    }
+
+    /// Commits everything applied so far and waits until it is durable.
+    ///
+    /// # Errors
+    /// A closed store, or no space: then nothing is lost and the committer keeps trying.
+    pub fn commit(&self) -> Result<Position, StoreError> {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        let wanted = state.applied.clone();
+        let index = |position: &Option<Position>| position.as_ref().map(|p| p.index);
+        let attempts = state.attempts;
+        while index(&state.committed) < index(&wanted) {
+            shared.fault.check()?;
+            if state.ended {
+                return Err(shared.closed());
+            }
+            if let (Some(reason), true) = (&state.no_space, state.attempts > attempts) {
+                return Err(StoreError::NoSpace { reason: Arc::clone(reason) });
+            }
+            state.commit_wanted = true;
+            shared.work.notify_one();
+            shared.progress.wait(&mut state);
+        }
+        shared.fault.check()?;
+        Ok(state.committed.clone().unwrap_or_default())
+    }
+
+    /// A consistent view of the current state and of every revision not compacted.
+    ///
+    /// # Errors
+    /// A closed store, or no reader slot left.
+    pub fn read_view(&self) -> Result<ReadView, StoreError> {
+        ReadView::take(Arc::clone(&self.shared))
+    }
+
+    /// Calls `callback` after each apply that made a revision visible, in order, on the thread that
+    /// applies: it must be quick and must not call back into `apply`.
+    pub fn on_revision(&self, callback: RevisionCallback) {
+        self.shared.writer.lock().push(callback);
+    }
+
+    /// # Errors
+    /// A closed store.
+    pub fn size(&self) -> Result<Size, StoreError> {
+        self.shared.fault.check()?;
+        self.shared.environment.size().map_err(|error| self.shared.fault.lmdb(&error))
+    }
+
+    #[must_use]
+    pub fn health(&self) -> Health {
+        if let Some(reason) = self.shared.fault.reason() {
+            return Health::Closed { reason };
+        }
+        match &self.shared.state.lock().no_space {
+            Some(reason) => Health::NoSpace { reason: Arc::clone(reason) },
+            None => Health::Good,
+        }
+    }
+
+    /// Waits until the rows that the compaction at `revision` forgot are gone from LMDB, at most
+    /// `timeout`; returns whether they are.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn wait_compacted(
+        &self,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        state.commit_wanted = true;
+        shared.work.notify_one();
+        shared.progress.wait_while_for(
+            &mut state,
+            |state| state.pass.done < revision && !state.ended && shared.fault.check().is_ok(),
+            timeout,
+        );
+        shared.fault.check()?;
+        Ok(state.pass.done >= revision)
+    }
+
+    /// Stops the committer after a last commit. Apply is refused from now on; views that exist may
+    /// be read until they are dropped, and the file is closed with the last of them.
+    ///
+    /// # Errors
+    /// The last commit failed.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let committed = self.commit();
+        self.stop(false);
+        committed.map(|_| ())
+    }
+
+    /// Stops without a last commit, as a crash would; what is not committed is in the log.
+    pub fn abandon(self) {
+        self.stop(true);
+    }
+
+    fn stop(&self, abandon: bool) {
+        {
+            let mut state = self.shared.state.lock();
+            state.closing = true;
+            state.abandon |= abandon;
+        }
+        self.shared.work.notify_all();
+        self.shared.progress.notify_all();
+        if let Some(committer) = self.committer.lock().take()
+            && committer.join().is_err()
+        {
+            drop(self.shared.fault.close("the committer panicked"));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop(false);
+    }
+}

@@ -1,0 +1,318 @@
+//! A consistent read at any revision that is not compacted.
+//!
+//! A [`ReadView`] is taken in this order: (1) under one lock the current and compacted revisions and
+//! the overlay's layers; (2) an LMDB read transaction; (3) the compacted revision again. What step 3
+//! finds is the bound below which the view answers `Compacted`, because a physical pass may have
+//! removed rows between 1 and 2. Rows above the view's revision are ignored.
+//!
+//! A view pins pages of the LMDB file: take it, read, drop it; a long read calls
+//! [`ReadView::renew`], which keeps the view's revision.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cursor::{Cursor, Row, Sources};
+use crate::env::{Environment, Snapshot};
+use crate::error::{ReadError, StoreError};
+use crate::fault::Fault;
+use crate::overlay::Layers;
+use crate::schema::{
+    KeyRow, RowError, Tree, Want, after_prefix, decode_key_row, key_lower_bound, key_of_prefix,
+    key_prefix, split_descending,
+};
+use crate::store::Shared;
+use crate::types::{KeyRange, KeyValue, RangeQuery, RangeResult, Revision};
+
+/// After so many rows of one key that a walk does not want, it seeks instead of stepping.
+const STEPS_BEFORE_SEEK: u32 = 4;
+
+/// See the module.
+pub struct ReadView {
+    shared: Arc<Shared>,
+    snapshot: Snapshot,
+    layers: Layers,
+    current: Revision,
+    compacted: Option<Revision>,
+}
+
+impl ReadView {
+    pub(crate) fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
+        loop {
+            let (current, _, layers) = shared.visible()?;
+            let snapshot = shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?;
+            let (_, compacted, _) = shared.visible()?;
+            // A compaction above our revision was applied meanwhile: this view could answer nothing.
+            if compacted.is_none_or(|compacted| compacted <= current) {
+                return Ok(Self { shared, snapshot, layers, current, compacted });
+            }
+        }
+    }
+
+    /// A view of what apply has written so far, above the current revision too.
+    pub(crate) fn of_writer(
+        shared: Arc<Shared>,
+        layers: Layers,
+        current: Revision,
+        compacted: Option<Revision>,
+    ) -> Result<Self, StoreError> {
+        let snapshot = shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?;
+        Ok(Self { shared, snapshot, layers, current, compacted })
+    }
+
+    /// Gives up the pages that the view pins and goes on at the same revision. Reads below a
+    /// compaction that happened meanwhile are refused from now on.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn renew(&mut self) -> Result<(), StoreError> {
+        let mut fresh = Self::take(Arc::clone(&self.shared))?;
+        fresh.current = self.current;
+        *self = fresh;
+        Ok(())
+    }
+
+    /// The store's current revision in this view.
+    #[must_use]
+    pub fn current(&self) -> Revision {
+        self.current
+    }
+
+    /// The compacted revision; [`Revision::NONE`] before the first compaction.
+    #[must_use]
+    pub fn compacted(&self) -> Revision {
+        self.compacted.unwrap_or_default()
+    }
+
+    /// Distinguishes "never" from "at revision 0".
+    pub(crate) fn compacted_or_none(&self) -> Option<Revision> {
+        self.compacted
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.shared.environment
+    }
+
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.shared.fault
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            environment: &self.shared.environment,
+            snapshot: &self.snapshot,
+            layers: &self.layers,
+        }
+    }
+
+    pub(crate) fn lmdb(&self, error: &heed::Error) -> StoreError {
+        self.shared.fault.lmdb(error)
+    }
+
+    pub(crate) fn row(&self, error: &RowError) -> StoreError {
+        self.shared.fault.row(self.environment().path(), error)
+    }
+
+    /// The row `key` of a tree, whatever its revision.
+    pub(crate) fn get_row(&self, tree: Tree, key: &[u8]) -> Result<Option<Row<'_>>, StoreError> {
+        self.sources().get(tree, key).map_err(|e| self.lmdb(&e))
+    }
+
+    pub(crate) fn cursor(
+        &self,
+        tree: Tree,
+        from: &[u8],
+        end: Option<Vec<u8>>,
+    ) -> Result<Cursor<'_>, StoreError> {
+        self.sources().cursor(tree, from, end).map_err(|e| self.lmdb(&e))
+    }
+
+    /// The newest row of `prefix` not above `at` in a tree whose rows end in a descending revision.
+    pub(crate) fn newest(
+        &self,
+        tree: Tree,
+        prefix: &[u8],
+        at: Revision,
+    ) -> Result<Option<Row<'_>>, StoreError> {
+        let mut from = prefix.to_vec();
+        from.extend_from_slice(&(!at.0).to_be_bytes());
+        let end = after_prefix(prefix);
+        self.sources().first(tree, &from, &end).map_err(|e| self.lmdb(&e))
+    }
+
+    /// Turns a requested revision into the one to read at.
+    pub(crate) fn resolve(&self, at: Revision) -> Result<Revision, ReadError> {
+        let at = if at.is_none() { self.current } else { at };
+        if at > self.current {
+            return Err(ReadError::Future { requested: at, current: self.current });
+        }
+        match self.compacted {
+            Some(compacted) if at < compacted => {
+                Err(ReadError::Compacted { requested: at, compacted })
+            }
+            _ => Ok(at),
+        }
+    }
+
+    /// Keys and values of an interval at `at` ([`Revision::NONE`] = the view's own).
+    ///
+    /// # Errors
+    /// A compacted or future revision, or a closed store.
+    pub fn range(&self, at: Revision, query: &RangeQuery) -> Result<RangeResult, ReadError> {
+        let at = self.resolve(at)?;
+        let wants_values = !query.keys_only && !query.count_only;
+        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let mut result = RangeResult::default();
+        let want = if wants_values { Want::Value } else { Want::Header };
+        let mut rest_from = None;
+        self.scan(&query.range, at, want, |version| {
+            if !query.count_only && result.kvs.len() == limit {
+                rest_from = Some(version.kv.key);
+                return ControlFlow::Break(());
+            }
+            result.count += 1;
+            if !query.count_only {
+                result.kvs.push(version.kv);
+            }
+            ControlFlow::Continue(())
+        })?;
+        if let Some(from) = rest_from {
+            result.more = true;
+            // What is beyond the limit is only counted: no value is read for it.
+            self.scan(&from_key(&query.range, from), at, Want::Header, |_| {
+                result.count += 1;
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(result)
+    }
+
+    /// One key at `at`.
+    ///
+    /// # Errors
+    /// A compacted or future revision, or a closed store.
+    pub fn get(
+        &self,
+        at: Revision,
+        key: &[u8],
+        keys_only: bool,
+    ) -> Result<Option<KeyValue>, ReadError> {
+        let at = self.resolve(at)?;
+        let want = if keys_only { Want::Header } else { Want::Value };
+        Ok(self.version_at(key, at, want)?.filter(|row| !row.tombstone).map(|row| row.kv))
+    }
+
+    /// The newest version of `key` not above `at`, tombstones included.
+    pub(crate) fn version_at(
+        &self,
+        key: &[u8],
+        at: Revision,
+        want: Want,
+    ) -> Result<Option<KeyRow>, StoreError> {
+        let Some(row) = self.newest(Tree::Keys, &key_prefix(key), at)? else { return Ok(None) };
+        let (_, revision) = split_descending(Tree::Keys, row.key()).map_err(|e| self.row(&e))?;
+        let key = Bytes::copy_from_slice(key);
+        let version = decode_key_row(row.key(), key, revision, row.value(), want);
+        version.map(Some).map_err(|e| self.row(&e))
+    }
+
+    /// Calls `each` for every key of `range` that lives at `at`, in order.
+    pub(crate) fn scan(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        want: Want,
+        mut each: impl FnMut(KeyRow) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let (from, end) = match range {
+            KeyRange::Key(key) => {
+                let version = self.version_at(key, at, want)?.filter(|v| !v.tombstone);
+                // One key: nothing follows that a break would stop.
+                return {
+                    let _: () = version.map_or((), |version| match each(version) {
+                        ControlFlow::Continue(()) | ControlFlow::Break(()) => (),
+                    });
+                    Ok(())
+                };
+            }
+            KeyRange::Span { start, end } if end <= start => return Ok(()),
+            KeyRange::Span { start, end } => (key_lower_bound(start), Some(key_lower_bound(end))),
+            KeyRange::From(start) => (key_lower_bound(start), None),
+        };
+        let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
+        while let Some(row) = walk.next()? {
+            let (prefix, revision) =
+                split_descending(Tree::Keys, row.key()).map_err(|e| self.row(&e))?;
+            let key = key_of_prefix(Tree::Keys, prefix).map_err(|e| self.row(&e))?;
+            let version = decode_key_row(row.key(), key, revision, row.value(), want)
+                .map_err(|e| self.row(&e))?;
+            if !version.tombstone && each(version).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of `range` at or above `key`.
+fn from_key(range: &KeyRange, key: Bytes) -> KeyRange {
+    match range {
+        KeyRange::Key(_) => KeyRange::Key(key),
+        KeyRange::Span { end, .. } => KeyRange::Span { start: key, end: end.clone() },
+        KeyRange::From(_) => KeyRange::From(key),
+    }
+}
+
+/// A walk over the newest row not above a revision of each prefix, in a tree whose rows end in a
+/// descending revision.
+pub(crate) struct Newest<'v> {
+    view: &'v ReadView,
+    tree: Tree,
+    cursor: Cursor<'v>,
+    at: Revision,
+    /// Prefix of the row handed out last.
+    done: Vec<u8>,
+}
+
+impl<'v> Newest<'v> {
+    pub(crate) fn new(
+        view: &'v ReadView,
+        tree: Tree,
+        from: &[u8],
+        end: Option<Vec<u8>>,
+        at: Revision,
+    ) -> Result<Self, StoreError> {
+        let cursor = view.cursor(tree, from, end)?;
+        Ok(Self { view, tree, cursor, at, done: Vec::new() })
+    }
+
+    pub(crate) fn next(&mut self) -> Result<Option<Row<'v>>, StoreError> {
+        let lmdb = |e: heed::Error| self.view.lmdb(&e);
+        let mut steps = 0;
+        while let Some(row) = self.cursor.next().map_err(lmdb)? {
+            let (prefix, revision) =
+                split_descending(self.tree, row.key()).map_err(|e| self.view.row(&e))?;
+            steps += 1;
+            if prefix == self.done {
+                if steps > STEPS_BEFORE_SEEK {
+                    let beyond = after_prefix(prefix);
+                    self.cursor.seek(&beyond).map_err(lmdb)?;
+                    steps = 0;
+                }
+            } else if revision > self.at {
+                if steps > STEPS_BEFORE_SEEK {
+                    let mut wanted = prefix.to_vec();
+                    wanted.extend_from_slice(&(!self.at.0).to_be_bytes());
+                    self.cursor.seek(&wanted).map_err(lmdb)?;
+                    steps = 0;
+                }
+            } else {
+                self.done.clear();
+                self.done.extend_from_slice(prefix);
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+}
