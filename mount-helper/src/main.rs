@@ -1,2 +1,116 @@
-//! Skeleton.
-fn main() {}
+//! `revfs`: a replicated, versioned key-value store that you mount.
+//!
+//! One way through the program: [`args`] says what can be asked, [`commands`] does it, [`output`]
+//! prints the answer, [`error`] prints what went wrong and decides the exit code. `up` runs a node and
+//! its mount; every other command is a client that finds the node ([`endpoint`], [`target`]) and works
+//! only through [`revfs_api::KeySpace`].
+//!
+//! No thread is started before `up --daemon` has detached itself.
+
+mod args;
+mod commands;
+mod compare;
+mod data_lock;
+mod endpoint;
+mod error;
+mod moment;
+mod mounts;
+mod names;
+mod origin;
+mod output;
+mod scan;
+mod target;
+mod unified;
+mod unmount;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command, Globals};
+use error::{Failure, Kind, Result};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let json = cli.globals.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure, json),
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let Cli { globals, command } = cli;
+    start_log(globals.log.as_deref(), "warn")?;
+    let mut output = Output::new(globals.json);
+    match command {
+        Command::Completion(args) => commands::completion::run(&args, &mut output),
+        Command::Umount(args) => commands::umount::run(&args, &mut output),
+        client => run_client(client, &globals, &mut output),
+    }
+}
+
+fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
+    runtime.block_on(async {
+        match command {
+            Command::Get(args) => commands::get::run(args, globals, output).await,
+            Command::Put(args) => commands::put::run(args, globals, output).await,
+            Command::Del(args) => commands::del::run(args, globals, output).await,
+            Command::Ls(args) => commands::ls::run(args, globals, output).await,
+            Command::Log(args) => commands::log::run(args, globals, output).await,
+            Command::Diff(args) => commands::diff::run(args, globals, output).await,
+            Command::Restore(args) => commands::restore::run(args, globals, output).await,
+            Command::Status(args) => commands::status::run(args, globals, output).await,
+            Command::Umount(_) | Command::Completion(_) => {
+                unreachable!("they are no clients")
+            }
+        }
+    })
+}
+
+/// Logs go to standard error; `default` holds where neither --log nor RUST_LOG says otherwise.
+fn start_log(filter: Option<&str>, default: &str) -> Result<()> {
+    let text = filter.unwrap_or(default);
+    let filter = EnvFilter::try_new(text).map_err(|error| {
+        Failure::caused(format!("--log '{text}' is no filter"), &error)
+            .hint("for example: warn, info, or revfs_fs=debug,info")
+            .of_kind(Kind::Usage)
+    })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    if !failure.kind.is_silent() {
+        let text = if json { failure.render_json() } else { failure.render() };
+        // If standard error is closed too, the exit code has to say it all.
+        std::io::stderr().write_all(text.as_bytes()).ok();
+    }
+    ExitCode::from(failure.kind.exit_code())
+}
+
+/// Help and version are answers, not errors; what clap refuses is a usage error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let is_json = std::env::args_os().skip(1).any(|argument| argument == "--json");
+    if error.use_stderr() && is_json {
+        let text = error.render().to_string();
+        let message = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
+        return report(&Failure::usage(message), true);
+    }
+    match error.print() {
+        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+        Err(error) => report(&Failure::from(error), false),
+    }
+}

@@ -1,0 +1,116 @@
+//! The command line: what can be said, not what it does.
+//!
+//! `revfs --help` is written by hand so that it fits one screen of 80 columns and 24 lines; a test
+//! checks that and that it names every command. Each command's own arguments stand with the command.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, log::LogArgs,
+    ls::LsArgs, put::PutArgs, restore::RestoreArgs, status::StatusArgs, umount::UmountArgs,
+};
+
+const HELP: &str = "\
+revfs: a directory whose every change is a revision that you can go back to
+
+Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
+
+  up DIR                  start a node, keep its data, and mount it at DIR
+  umount DIR              unmount DIR and wait until everything is stored
+  get KEY…                print values            put KEY [VALUE]  store one
+  ls [KEY]                list one level          del KEY…         delete
+  log PATH                who changed it, when, and at which revision
+  diff A..B PATH          what changed between two revisions (unified)
+  restore PATH --to N|T   make PATH what it was, in one transaction
+  status [DIR]            the node: revision, sizes, process, socket
+  completion SHELL        completion for bash, zsh or fish
+
+A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
+N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
+Exit: 0 done, 1 not there or failed, 2 usage, 3 refused, 4 no node, 5 unknown.
+
+Examples:
+  revfs up ~/conf                        cat ~/conf/@rev/41/app/limits
+  revfs diff @-1h.. ~/conf/app           revfs restore ~/conf/app --to 41
+Each command explains itself: revfs COMMAND --help
+";
+
+/// The program `revfs`.
+#[derive(Debug, Parser)]
+#[command(name = "revfs", version, override_help = HELP, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Globals {
+    /// The node to ask: unix:///path/revfs.sock, /path/revfs.sock or http://host:port
+    ///
+    /// Without it the node is the one of the mount that the path or the current directory lies in,
+    /// else that of the only mount of this user.
+    #[arg(
+        long,
+        global = true,
+        env = "REVFS_ENDPOINT",
+        value_name = "ENDPOINT",
+        help_heading = "Everywhere"
+    )]
+    pub(crate) endpoint: Option<String>,
+
+    /// Print JSON, one document a line; errors too, on standard error
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub(crate) json: bool,
+
+    /// What to log to standard error, as RUST_LOG: warn, revfs=debug, …
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        value_name = "FILTER",
+        help_heading = "Everywhere"
+    )]
+    pub(crate) log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(visible_alias = "down")]
+    Umount(UmountArgs),
+    Get(GetArgs),
+    Put(PutArgs),
+    Del(DelArgs),
+    Ls(LsArgs),
+    Log(LogArgs),
+    Diff(DiffArgs),
+    Restore(RestoreArgs),
+    Status(StatusArgs),
+    Completion(CompletionArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_command_and_fits_a_screen() {
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let named = HELP.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
+            assert!(named, "{name} is missing");
+        }
+        assert!(HELP.lines().count() <= 24, "{} lines", HELP.lines().count());
+        for line in HELP.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}

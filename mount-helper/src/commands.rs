@@ -1,0 +1,12 @@
+//! One file for each command: its arguments, what it asks of the key space, what it prints.
+
+pub(crate) mod completion;
+pub(crate) mod del;
+pub(crate) mod diff;
+pub(crate) mod get;
+pub(crate) mod log;
+pub(crate) mod ls;
+pub(crate) mod put;
+pub(crate) mod restore;
+pub(crate) mod status;
+pub(crate) mod umount;

@@ -1,0 +1,128 @@
+//! `revfs umount`: unmounts, and waits until everything is stored.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::data_lock::is_held;
+use crate::error::{Failure, Kind, Result};
+use crate::mounts::{self, Mount, MountStatus, Probe};
+use crate::output::Output;
+use crate::unmount::{Force, Refusal, absolute, unmount};
+
+/// Unmount a directory and wait until everything is stored
+///
+/// Returns when the process behind the mount has stored what was written, and is gone. A mount whose
+/// process is dead is cleaned up. If someone uses the mount it says who.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  revfs umount ~/conf
+  revfs umount --lazy ~/conf     even if someone stands in it")]
+pub(crate) struct UmountArgs {
+    /// The directory that was given to `revfs up`
+    directory: PathBuf,
+
+    /// Detach at once even if it is busy; its users keep what they have open until they close it
+    #[arg(short, long)]
+    lazy: bool,
+
+    /// Seconds to wait for the process behind the mount
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+/// Processes that are named when a mount is busy.
+const USERS_SHOWN: usize = 5;
+
+/// How often the end of the process is looked for.
+const POLL: Duration = Duration::from_millis(10);
+
+pub(crate) fn run(args: &UmountArgs, output: &mut Output) -> Result<()> {
+    let point = absolute(&args.directory)?;
+    let mount = find(&point)?;
+    // Asked before it is gone: who serves it.
+    let probe = mounts::probe(&point);
+    let force = if args.lazy || matches!(probe, Probe::Dead) { Force::Lazy } else { Force::No };
+    match unmount(&point, force) {
+        Ok(()) => {}
+        Err(Refusal::Busy) => return Err(busy(&point)),
+        Err(Refusal::Failed(failure)) => return Err(failure),
+    }
+    if let Probe::Live(status) = probe {
+        let deadline = Instant::now() + Duration::from_secs(args.timeout);
+        wait_for_end(&mount, &status, deadline, args)?;
+    }
+    if output.json {
+        output.document(&serde_json::json!({ "unmounted": point.display().to_string() }))?;
+    }
+    output.finish()
+}
+
+fn find(point: &Path) -> Result<Mount> {
+    let shown = point.display();
+    let mounted = mounts::at(point)
+        .map_err(|error| Failure::caused("cannot read the table of mounts", &error))?;
+    match mounted {
+        Some(mount) if mount.is_ours() => Ok(mount),
+        Some(mount) => Err(Failure::not_found(format!(
+            "'{shown}' is a mount of type {}, not of revfs",
+            mount.fs_type
+        ))
+        .hint(format!("umount {shown}"))),
+        None => {
+            let failure = Failure::not_found(format!("nothing is mounted at '{shown}'"));
+            let ours = mounts::ours().unwrap_or_default();
+            let around = mounts::containing(&ours, point).map(|mount| mount.point.display());
+            Err(match around {
+                Some(point) => failure.hint(format!("it lies in the mount {point}")),
+                None => failure.hint("`findmnt -t fuse.revfs` lists the mounts of revfs"),
+            })
+        }
+    }
+}
+
+/// The node holds the lock of its data directory until all is stored and it ends.
+fn wait_for_end(
+    mount: &Mount,
+    status: &MountStatus,
+    deadline: Instant,
+    args: &UmountArgs,
+) -> Result<()> {
+    let process = PathBuf::from(format!("/proc/{}", status.process_id));
+    let data_dir = Path::new(&status.data_dir);
+    let is_running = || {
+        let by_lock = !status.data_dir.is_empty() && is_held(data_dir);
+        by_lock || (status.data_dir.is_empty() && process.exists())
+    };
+    while is_running() {
+        if Instant::now() >= deadline {
+            let (point, id) = (mount.point.display(), status.process_id);
+            return Err(Failure::new(
+                Kind::Failure,
+                format!(
+                    "{point} is unmounted, but process {id} has not ended within {} seconds (--timeout)",
+                    args.timeout
+                ),
+            )
+            .hint(match args.lazy {
+                true => "it ends when the last user of the mount is gone".to_owned(),
+                false => format!("see its log in {}; it may still be storing", status.data_dir),
+            }));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Says who uses the mount.
+pub(crate) fn busy(point: &Path) -> Failure {
+    let shown = point.display();
+    let users = mounts::users(point, USERS_SHOWN);
+    let mut failure = Failure::conflict(format!("'{shown}' is busy"));
+    for user in &users {
+        failure = failure.because(user.to_string());
+    }
+    if users.is_empty() {
+        failure = failure.because("of a process that this user cannot see, or a mount inside it");
+    }
+    failure.hint(format!("let them finish, or: revfs umount --lazy {shown}"))
+}

@@ -1,0 +1,154 @@
+//! Which node a command asks.
+//!
+//! In this order: `--endpoint` (or `REVFS_ENDPOINT`), the mount that an argument lies in, the mount
+//! that the current directory lies in, the only mount of this user (root: the only mount at all). If
+//! none of them names a node, the error names `--endpoint`; nothing is guessed.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+
+use revfs_api::KeySpace;
+use revfs_api::client::{self, Endpoint};
+
+use crate::args::Globals;
+use crate::error::{Asked as _, Failure, Kind, Result};
+use crate::mounts::{self, Mount, Probe};
+use crate::target::{self, Place, Target};
+
+/// A node, and what the arguments mean to it.
+pub(crate) struct Node {
+    pub(crate) keys: Arc<dyn KeySpace>,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// Finds the node that `arguments` belong to and connects.
+///
+/// # Errors
+/// Usage errors if the arguments lie in different mounts, `Unreachable` if no node is found or it
+/// does not answer.
+pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: bool) -> Result<Node> {
+    let mounts = mounts::ours().unwrap_or_default();
+    let place_of = |argument: &OsString| match literal {
+        true => Place::Key,
+        false => target::place(argument, &mounts),
+    };
+    let places: Vec<Place> = arguments.iter().map(place_of).collect();
+    let targets =
+        arguments.iter().zip(&places).map(|(argument, place)| Target::new(argument, place));
+    let targets = targets.collect::<Result<Vec<Target>>>()?;
+    let text = match &globals.endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => endpoint_of_mount(choose(&mounts, &places)?)?,
+    };
+    Ok(Node { keys: connect(&text).await?, targets })
+}
+
+pub(crate) async fn connect(text: &str) -> Result<Arc<dyn KeySpace>> {
+    let endpoint: Endpoint = text.parse().map_err(|error| {
+        Failure::caused(format!("--endpoint '{text}' names no node"), &error)
+            .hint("unix:///path/revfs.sock, /path/revfs.sock, or http://host:port")
+            .of_kind(Kind::Usage)
+    })?;
+    let client = client::connect(&endpoint).await.asked(|| format!("reach the node at {text}"))?;
+    Ok(client)
+}
+
+/// The mount whose node is asked.
+fn choose<'a>(mounts: &'a [Mount], places: &'a [Place]) -> Result<&'a Mount> {
+    let mut inside = places.iter().filter_map(|place| match place {
+        Place::Inside { mount, .. } => Some(mount),
+        Place::Key => None,
+    });
+    if let Some(first) = inside.next() {
+        if let Some(other) = inside.find(|mount| mount.point != first.point) {
+            let (first, other) = (first.point.display(), other.point.display());
+            return Err(Failure::usage(format!(
+                "the arguments lie in different mounts, {first} and {other}"
+            ))
+            .hint("run the command once for each mount"));
+        }
+        return Ok(first);
+    }
+    if let Place::Inside { .. } = target::place(OsStr::new("."), mounts)
+        && let Ok(here) = std::env::current_dir()
+        && let Some(mount) = mounts::containing(mounts, &here)
+    {
+        return Ok(mount);
+    }
+    only_one(mounts, nix::unistd::geteuid().as_raw())
+}
+
+fn only_one(mounts: &[Mount], user: u32) -> Result<&Mount> {
+    let own: Vec<&Mount> =
+        mounts.iter().filter(|mount| user == 0 || mount.owner == Some(user)).collect();
+    match own.as_slice() {
+        [mount] => Ok(mount),
+        [] => Err(Failure::new(
+            Kind::Unreachable,
+            "no running node was found: nothing of revfs is mounted",
+        )
+        .hint("start one with `revfs up DIR`, or name one with --endpoint or REVFS_ENDPOINT")),
+        several => {
+            let points: Vec<String> =
+                several.iter().map(|mount| mount.point.display().to_string()).collect();
+            let message = format!("which node? {} are mounted", points.join(", "));
+            Err(Failure::usage(message)
+                .hint("name a path inside one of them, or the node with --endpoint"))
+        }
+    }
+}
+
+/// Asks a mount which node stands behind it.
+pub(crate) fn endpoint_of_mount(mount: &Mount) -> Result<String> {
+    let point = mount.point.display();
+    let unreachable = |message: String| Failure::new(Kind::Unreachable, message);
+    match mounts::probe(&mount.point) {
+        Probe::Live(status) if !status.endpoint.is_empty() => Ok(status.endpoint),
+        Probe::Live(_) => Err(unreachable(format!("the node behind {point} listens nowhere"))
+            .hint("name a node with --endpoint")),
+        Probe::Dead => Err(unreachable(format!("the process behind the mount {point} is gone"))
+            .hint(format!("start it again: revfs up {point}"))),
+        Probe::Closed => Err(unreachable(format!("this user may not look into {point}"))
+            .hint("ask as the user who mounted it, or mount with --allow-other")),
+        Probe::Silent => Err(unreachable(format!("the process behind {point} does not answer"))
+            .hint(format!("see its log, or: revfs umount --lazy {point}"))),
+        Probe::Strange(reason) => {
+            Err(unreachable(format!("cannot read {point}/@status: {reason}"))
+                .hint("name a node with --endpoint"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    fn mount(point: &str, owner: u32) -> Mount {
+        let fs_type = mounts::FS_TYPE.to_owned();
+        Mount { point: PathBuf::from(point), fs_type, owner: Some(owner) }
+    }
+
+    fn inside(mount: &Mount) -> Place {
+        Place::Inside { mount: mount.clone(), below: PathBuf::from("x") }
+    }
+
+    #[test]
+    fn the_mount_of_an_argument_is_asked() {
+        let mounts = [mount("/srv/a", 0), mount("/srv/b", 0)];
+        let places = [Place::Key, inside(&mounts[1])];
+        assert_eq!(choose(&mounts, &places).unwrap().point, PathBuf::from("/srv/b"));
+        let both = [inside(&mounts[0]), inside(&mounts[1])];
+        assert_eq!(choose(&mounts, &both).unwrap_err().kind, Kind::Usage);
+    }
+
+    #[test]
+    fn without_a_path_the_only_mount_of_the_user_is_asked() {
+        let mounts = [mount("/srv/a", 0), mount("/home/b", 1000)];
+        assert_eq!(only_one(&mounts, 1000).unwrap().point, PathBuf::from("/home/b"));
+        assert_eq!(only_one(&mounts, 0).unwrap_err().kind, Kind::Usage);
+        let none = only_one(&mounts, 7).unwrap_err();
+        assert_eq!(none.kind, Kind::Unreachable);
+        assert!(none.render().contains("--endpoint"), "{}", none.render());
+    }
+}

@@ -1,0 +1,90 @@
+//! Running the program under test, and what it said.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+
+/// No call takes longer; a hanging one fails its test with exit code 124.
+const LIMIT_SECONDS: &str = "120";
+
+/// The program, with an environment that says nothing about nodes.
+pub(crate) fn revfs<I, S>(arguments: I) -> Ended
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    command(arguments).run()
+}
+
+/// As [`revfs`], to be changed before it runs.
+pub(crate) fn command<I, S>(arguments: I) -> Prepared
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<OsStr>,
+{
+    let mut command = Command::new("timeout");
+    command.args([LIMIT_SECONDS, env!("CARGO_BIN_EXE_revfs")]).args(arguments);
+    command.env_remove("REVFS_ENDPOINT").env_remove("RUST_LOG").env("TZ", "UTC").env("LC_ALL", "C");
+    Prepared { command }
+}
+
+pub(crate) struct Prepared {
+    command: Command,
+}
+
+impl Prepared {
+    pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub(crate) fn run(mut self) -> Ended {
+        let shown = format!("{:?}", self.command);
+        let command = self.command.stdin(Stdio::null());
+        Ended { shown, output: command.output().expect("timeout is installed") }
+    }
+}
+
+/// A call that has ended. What it said has to be looked at.
+#[must_use = "check how it ended"]
+pub(crate) struct Ended {
+    shown: String,
+    output: Output,
+}
+
+impl Ended {
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8(self.output.stdout.clone()).expect("its output is UTF-8")
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// It succeeded without a word on standard error; its output.
+    pub(crate) fn ok(self) -> String {
+        assert_eq!((self.code(), self.err()), (Some(0), String::new()), "{self}");
+        self.out()
+    }
+
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
+    /// It failed with this exit code, printed nothing on standard output, and said all of `words`.
+    pub(crate) fn fails(self, code: i32, words: &[&str]) {
+        assert_eq!((self.code(), self.out()), (Some(code), String::new()), "{self}");
+        let said = self.err();
+        assert!(!said.contains("panicked"), "{self}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is missing: {self}");
+        }
+    }
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let out = String::from_utf8_lossy(&self.output.stdout);
+        let status = self.output.status;
+        write!(f, "{}: {status}\nstdout: {out}\nstderr: {}", self.shown, self.err())
+    }
+}

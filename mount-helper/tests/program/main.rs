@@ -1,0 +1,4 @@
+//! The built program, run as its users run it.
+
+mod arguments;
+mod command;
