@@ -23,7 +23,9 @@ pub fn errno(error: &Error) -> Errno {
         Error::Timeout(_) => Errno::ETIMEDOUT,
         Error::Unsupported(_) => Errno::EOPNOTSUPP,
         // Whether the change happened is not known, so it must not look as if it had not.
-        Error::OutcomeUnknown { .. } | Error::Unavailable { .. } | Error::Closed { .. } => Errno::EIO,
+        Error::OutcomeUnknown { .. } | Error::Unavailable { .. } | Error::Closed { .. } => {
+            Errno::EIO
+        }
     }
 }
 

@@ -123,7 +123,12 @@ pub struct Filesystem {
 
 impl Filesystem {
     #[must_use]
-    pub fn new(keys: Arc<dyn KeySpace>, options: MountOptions, notices: Notices, mount_id: u64) -> Self {
+    pub fn new(
+        keys: Arc<dyn KeySpace>,
+        options: MountOptions,
+        notices: Notices,
+        mount_id: u64,
+    ) -> Self {
         Self {
             nodes: NodeTable::new(options.root.clone()),
             handles: HandleTable::default(),
@@ -167,7 +172,10 @@ impl Filesystem {
             }
             tokio::time::sleep(Duration::from_millis(10 << attempt)).await;
         }
-        tracing::warn!(floor = self.floor().0, "the key space answers with a state that was overtaken");
+        tracing::warn!(
+            floor = self.floor().0,
+            "the key space answers with a state that was overtaken"
+        );
         Err(Errno::ETIMEDOUT)
     }
 

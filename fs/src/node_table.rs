@@ -209,7 +209,8 @@ impl NodeTable {
     #[must_use]
     pub fn past_of(&self, key: &Bytes) -> Vec<Arc<Node>> {
         let maps = self.maps.lock();
-        let first = Place::PastFile { key: key.clone(), value: Revision::NONE, record: Revision::NONE };
+        let first =
+            Place::PastFile { key: key.clone(), value: Revision::NONE, record: Revision::NONE };
         let files = maps.by_place.range((Bound::Included(first), Bound::Unbounded)).take_while(
             |(place, _)| matches!(place, Place::PastFile { key: own, .. } if own == key),
         );
@@ -250,10 +251,9 @@ impl NodeTable {
                 _ => false,
             });
         let first = Place::File { key: prefix.clone() };
-        let files = maps
-            .by_place
-            .range((Bound::Included(first), Bound::Unbounded))
-            .take_while(|(place, _)| matches!(place, Place::File { key } if key.starts_with(prefix)));
+        let files = maps.by_place.range((Bound::Included(first), Bound::Unbounded)).take_while(
+            |(place, _)| matches!(place, Place::File { key } if key.starts_with(prefix)),
+        );
         directories.chain(files).map(|(place, ino)| (place.clone(), *ino)).collect()
     }
 

@@ -13,9 +13,9 @@ const SOON: Duration = Duration::from_secs(10);
 fn attributes_last() {
     tools::need(&["setfattr", "getfattr"]);
     let mut mount = Mount::up();
-    mount.ok("echo x > f; chmod 4751 f; chown 123:456 f; setfattr -n user.color -v red f
+    mount.ok("echo x > f; chown 123:456 f; chmod 4751 f; setfattr -n user.color -v red f
          touch -d '2001-02-03 04:05:06.123456789Z' f
-         mkdir d; chmod 1777 d; chown 7:8 d; setfattr -n user.kind -v dir d; ln -s 'some where' l
+         mkdir d; chown 7:8 d; chmod 1777 d; setfattr -n user.kind -v dir d; ln -s 'some where' l
          chown -h 9:10 l; touch -h -d @981173106 l");
     let expected = [
         "f 4751 123:456 2001-02-03 04:05:06.123456789 +0000",

@@ -48,11 +48,16 @@ fn the_tour_of_the_readme_runs_as_written() {
     assert_eq!(commands.len(), 10, "ten commands: {commands:#?}");
     let home = Home(TempDir::with_prefix("revfs-tour-").expect("a home"));
     let shell = Shell::new(home.0.path()).variable("HOME", home.0.path());
-    let up = "revfs up ~/revfs --daemon";
-    shell.run(up).ok();
-    for command in commands {
-        let output = shell.run(&format!("set -euo pipefail; {command}")).ok();
-        println!("$ {command}\n{output}");
+    shell.run("revfs up ~/revfs --daemon").ok();
+    // One shell, as the reader's: directories and variables last from line to line.
+    let mut script = "set -euo pipefail\n".to_owned();
+    for command in &commands {
+        script.push_str(&format!("echo {CUT}\n{command}\n"));
+    }
+    let output = shell.run(&script).ok();
+    let outputs: Vec<&str> = output.split(CUT).skip(1).collect();
+    for (command, output) in commands.iter().zip(outputs) {
+        println!("$ {command}{output}");
         if let Some((_, promised)) = command.split_once("  # ") {
             assert!(output.contains(promised.trim()), "`{command}` printed {output}");
         }
@@ -60,10 +65,13 @@ fn the_tour_of_the_readme_runs_as_written() {
     shell.run("revfs umount ~/revfs").ok();
 }
 
-/// The names in backquotes after "Tests:" in a document.
+/// Stands between the outputs of two commands of the tour.
+const CUT: &str = "---- next command ----";
+
+/// The names in backquotes in paragraphs that begin with "Tests:".
 fn named_tests(text: &str) -> Vec<&str> {
-    text.lines()
-        .filter_map(|line| line.trim_start().strip_prefix("Tests: "))
+    text.split("\n\n")
+        .flat_map(|paragraph| paragraph.split("Tests: ").skip(1))
         .flat_map(|names| names.split('`').skip(1).step_by(2))
         .collect()
 }
@@ -125,7 +133,7 @@ fn every_promise_names_tests_that_exist() {
 
 #[test]
 fn a_promise_without_a_test_would_be_found() {
-    let text = "## A\nTests: `posix::no_such_test`, `posix::statfs_tells_of_the_store`\n";
+    let text = "## A\n\nTests: `posix::no_such_test`,\n`posix::statfs_tells_of_the_store`\n";
     assert_eq!(named_tests(text), ["posix::no_such_test", "posix::statfs_tells_of_the_store"]);
     assert!(!existing_tests().contains("posix::no_such_test"));
     assert!(existing_tests().contains("posix::statfs_tells_of_the_store"));

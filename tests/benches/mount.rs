@@ -1,0 +1,95 @@
+//! Figures of a mount beside the disk's file system and tmpfs, in one run on one machine.
+//!
+//!     cargo bench -p revfs-tests --bench mount            a table
+//!     cargo bench -p revfs-tests --bench mount -- --json  one JSON document
+//!
+//! Each round measures every subject once, in turn, so that a slow minute of the machine hits all of
+//! them; a figure is the median of its samples over all rounds. What a create must cost at least is
+//! measured beside it: one fdatasync of a file allocated in advance (the log's), and five round trips
+//! to a FUSE file system that does nothing.
+
+#[path = "mount/empty_handler.rs"]
+mod empty_handler;
+#[path = "mount/figures.rs"]
+mod figures;
+#[path = "mount/operations.rs"]
+mod operations;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use revfs_tests::{Mount, tree};
+use tempfile::TempDir;
+
+use figures::Figures;
+
+/// Rounds over all subjects.
+const ROUNDS: usize = 5;
+
+/// One directory that is measured.
+struct Subject {
+    name: String,
+    dir: PathBuf,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, dir] = arguments.as_slice()
+        && flag == empty_handler::FLAG
+    {
+        empty_handler::run(Path::new(dir));
+        return;
+    }
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let disk = TempDir::with_prefix_in("revfs-bench-", disk_dir()).expect("a place on the disk");
+    let memory = TempDir::with_prefix_in("revfs-bench-", "/dev/shm").expect("a place on tmpfs");
+    let mount = Mount::up_with(|place| place.data = disk.path().join("data"));
+    let empty = empty_handler::start(&memory.path().join("empty"));
+    let subject = |name: &str, dir: PathBuf| {
+        std::fs::create_dir_all(&dir).expect("a directory to measure in");
+        Subject { name: name.to_owned(), dir }
+    };
+    let subjects = [
+        subject("revfs", mount.path("bench")),
+        subject(&file_system(disk.path()), disk.path().join("bench")),
+        subject("tmpfs", memory.path().join("bench")),
+    ];
+    let original = disk.path().join("original");
+    let real = tree::copy_real_tree(&original);
+    let mut figures = Figures::default();
+    for round in 0..ROUNDS {
+        eprintln!("round {} of {ROUNDS}", round + 1);
+        for subject in &subjects {
+            operations::measure(subject, round, &original, &mut figures);
+        }
+        operations::fdatasync(&disk.path().join("synced"), &mut figures);
+        operations::empty_create(empty.dir(), round, &mut figures);
+    }
+    let header = format!(
+        "disk: {} ({}); tree: {} entries; {ROUNDS} rounds; {} processors",
+        disk.path().display(),
+        file_system(disk.path()),
+        real.entries,
+        std::thread::available_parallelism().map_or(0, usize::from),
+    );
+    if json {
+        println!("{}", figures.json(&header));
+    } else {
+        print!("{}", figures.table(&header, &subjects.map(|subject| subject.name)));
+    }
+}
+
+/// A directory of the disk: TMPDIR if it is set, else /var/tmp.
+fn disk_dir() -> PathBuf {
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+/// The type of the file system that holds `dir`, as the kernel's table names it.
+fn file_system(dir: &Path) -> String {
+    let output = Command::new("findmnt")
+        .args(["-n", "-o", "FSTYPE", "--target"])
+        .arg(dir)
+        .output()
+        .expect("findmnt is there: apt-get install -y util-linux");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

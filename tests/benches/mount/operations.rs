@@ -1,0 +1,99 @@
+//! The operations that are measured, the same on every subject.
+
+use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::Subject;
+use crate::figures::{CREATE, EMPTY_CREATE, FDATASYNC, Figures};
+
+/// Samples of a quick operation in one round.
+const SAMPLES: usize = 200;
+
+/// Samples of a very quick one: the clock must not be what is measured.
+const CACHED_SAMPLES: usize = 2_000;
+
+const LISTED_NAMES: usize = 10_000;
+
+const CONTENT: [u8; 100] = [b'x'; 100];
+
+fn timed<T>(operation: impl FnOnce() -> T) -> Duration {
+    let start = Instant::now();
+    black_box(operation());
+    start.elapsed()
+}
+
+pub(crate) fn measure(subject: &Subject, round: usize, original: &Path, figures: &mut Figures) {
+    let dir = subject.dir.join(round.to_string());
+    fs::create_dir(&dir).expect("a directory for the round");
+    let mut add = |operation: &str, sample| figures.add(operation, &subject.name, sample);
+    for number in 0..SAMPLES {
+        let path = dir.join(number.to_string());
+        add(CREATE, timed(|| create(&path)));
+    }
+    let path = dir.join("7");
+    let mut buffer = Vec::with_capacity(CONTENT.len());
+    for _ in 0..CACHED_SAMPLES {
+        add("open + read + close, cached", timed(|| read(&path, &mut buffer)));
+        add("stat, cached", timed(|| fs::metadata(&path).expect("stat")));
+    }
+    let listed = subject.dir.join("listed");
+    if round == 0 {
+        fs::create_dir(&listed).expect("a directory to list");
+        for number in 0..LISTED_NAMES {
+            File::create(listed.join(number.to_string())).expect("an empty file");
+        }
+    }
+    add("readdir of 10,000", timed(|| list(&listed)));
+    add("cp -a of a real tree", timed(|| copy(original, &dir.join("tree"))));
+}
+
+fn create(path: &Path) {
+    let mut file = File::create(path).expect("a new file");
+    file.write_all(&CONTENT).expect("100 bytes");
+}
+
+fn read(path: &Path, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    File::open(path).and_then(|mut file| file.read_to_end(buffer)).expect("a file of 100 bytes");
+    assert_eq!(buffer.len(), CONTENT.len());
+}
+
+fn list(dir: &Path) {
+    let count = fs::read_dir(dir).expect("a directory").filter_map(Result::ok).count();
+    assert_eq!(count, LISTED_NAMES);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().expect("cp is there");
+    assert!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
+}
+
+/// One group of the log: a few hundred bytes written into space that is already allocated.
+pub(crate) fn fdatasync(path: &Path, figures: &mut Figures) {
+    const BYTES: usize = 16 * 1024 * 1024;
+    const GROUP: [u8; 512] = [1; 512];
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+    let file = file.expect("a file on the disk");
+    file.write_all_at(&vec![0; BYTES], 0).expect("16 MiB of zeros");
+    file.sync_all().expect("they are on the disk");
+    for offset in (0..).step_by(GROUP.len()).take(SAMPLES) {
+        let sample = timed(|| {
+            file.write_all_at(&GROUP, offset).expect("a group");
+            file.sync_data().expect("it is on the disk");
+        });
+        figures.add(FDATASYNC, "disk", sample);
+    }
+}
+
+/// The same create on a file system that answers and does nothing.
+pub(crate) fn empty_create(dir: &Path, round: usize, figures: &mut Figures) {
+    for number in 0..SAMPLES {
+        let path = dir.join(format!("{round}-{number}"));
+        figures.add(EMPTY_CREATE, "fuse", timed(|| create(&path)));
+    }
+}
