@@ -21,8 +21,9 @@ use crate::wire::revfs::error_detail::{
 /// Trailer with the encoded [`ErrorDetail`].
 pub const ERROR_TRAILER: &str = "revfs-error-bin";
 
-/// Reasons longer than this are cut: HTTP/2 peers bound the size of trailers (16 KiB here).
-const REASON_BYTES_MAX: usize = 4_096;
+/// Reasons longer than this are cut. HTTP/2 peers bound the size of all trailers (16 KiB here), and a
+/// reason is sent twice: as text, where each byte may become three, and in base64.
+const REASON_BYTES_MAX: usize = 1_024;
 
 pub const KEY_NOT_PROVIDED: &str = "etcdserver: key is not provided";
 pub const KEY_NOT_FOUND: &str = "etcdserver: key not found";
@@ -89,7 +90,7 @@ fn invalid(text: &str) -> (Code, String) {
     let found = known.into_iter().find(|(_, full)| full.strip_prefix("etcdserver: ") == Some(bare));
     match found {
         Some((code, full)) => (code, full.into()),
-        None => (Code::InvalidArgument, text.into()),
+        None => (Code::InvalidArgument, cut(text)),
     }
 }
 
