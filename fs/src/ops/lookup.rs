@@ -1,0 +1,62 @@
+//! LOOKUP: a name in a directory.
+
+use std::ffi::OsStr;
+
+use fuser::Errno;
+
+use crate::errno::name_errno;
+use crate::filesystem::{Answer, Caller, Filesystem, Found};
+use crate::node::{Hidden, Place, Tree};
+use crate::path::{DirectoryKey, Name, decode_name};
+
+impl Filesystem {
+    /// What `name` is in the directory `parent`. `None`: nothing, and the kernel may remember that;
+    /// ENOENT: nothing now.
+    ///
+    /// # Errors
+    /// ESTALE for a directory that is not known (any more); what the key space answers.
+    pub async fn lookup(&self, _: Caller, parent: u64, name: &OsStr) -> Answer<Option<Found>> {
+        let node = self.nodes.get(parent).ok_or(Errno::ESTALE)?;
+        match node.place() {
+            Place::Directory { tree, directory } => self.lookup_in(tree, &directory, name).await,
+            Place::Hidden(Hidden::Revision { directory, revision }) => {
+                self.lookup_in(Tree::Past(revision), &directory, name).await
+            }
+            Place::Hidden(hidden) => self.lookup_hidden(&hidden, name).await.map(Some),
+            Place::File { .. } | Place::PastFile { .. } | Place::Detached { .. } => {
+                Err(Errno::ENOTDIR)
+            }
+        }
+    }
+
+    async fn lookup_in(
+        &self,
+        tree: Tree,
+        directory: &DirectoryKey,
+        name: &OsStr,
+    ) -> Answer<Option<Found>> {
+        let name = decode_name(name).map_err(|error| name_errno(&error))?;
+        if let Name::Hidden(hidden) = name {
+            // In the past there is nothing hidden: one would look from one past into another.
+            return match tree {
+                Tree::Live => self.hidden_of(directory, hidden).await.map(Some),
+                Tree::Past(_) => Err(Errno::ENOENT),
+            };
+        }
+        let component = match &name {
+            Name::Component(component) => Some(component.clone()),
+            _ => None,
+        };
+        let seen = self.stands_under_name(tree, directory, name).await?;
+        if let Some(standing) = &seen.standing {
+            return Ok(Some(self.found(tree, standing, seen.revision)));
+        }
+        if tree != Tree::Live {
+            return Err(Errno::ENOENT);
+        }
+        let unborn = component.and_then(|component| {
+            self.unborn.lock().get(&(directory.clone(), component)).cloned()
+        });
+        unborn.map(|node| self.found_unborn(node)).transpose()
+    }
+}
