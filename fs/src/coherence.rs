@@ -1,14 +1,57 @@
 //! Keeps the kernel's caches true: changes made elsewhere become notices to it.
+//!
+//! A task watches the changes of the mount's keys and of their side records. For each revision it
+//! - raises the floor, so that no answer given from now on is older;
+//! - drops what this mount itself holds of the changed files;
+//! - and queues the notices ([`crate::notices`]), which the kernel acts on after answers under way.
+//!
+//! What this mount committed itself the kernel knows; such revisions carry the mount's id in their
+//! note. What is staged here hides changes made elsewhere until it is committed or dropped.
+//!
+//! Names: a directory that still exists is never invalidated by name (the kernel would unmount what is
+//! mounted in it, and processes would lose their working directory), only its attributes are.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
+use revfs_api::keyspace::{
+    Answer as KeyAnswer, ChangeKind, Error, KeyRange, Read, Revision, RevisionEvents, Watch,
+};
+
+use crate::attributes::{RECORD_PREFIX, record_key};
+use crate::filesystem::Filesystem;
+use crate::node::{Place, Tree};
 pub use crate::notices::{Notice, Notices};
+use crate::path::{DirectoryKey, encode_component};
+
+/// Changed keys that are remembered, for listings that are handed out for longer.
+const RECENT_MAX: usize = 16_384;
+
+/// Between two attempts to watch again.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(2);
 
 /// How far the kernel has been told of changes made elsewhere.
 #[derive(Debug, Default)]
 pub struct Coherence {
     /// Whether changes are being watched: only then may the kernel keep anything for long.
     connected: AtomicBool,
+    /// The newest revision of which everything has been queued.
+    position: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+/// The keys and directories that changed lately, and when.
+#[derive(Debug, Default)]
+struct Recent {
+    /// Every change after this one is remembered.
+    complete_since: Revision,
+    changed: HashMap<Bytes, Revision>,
+    order: VecDeque<(Revision, Bytes)>,
 }
 
 impl Coherence {
@@ -16,4 +59,245 @@ impl Coherence {
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Acquire)
     }
+
+    #[must_use]
+    pub fn position(&self) -> Revision {
+        Revision(self.position.load(Ordering::Acquire))
+    }
+
+    /// Whether `key` (a directory: its prefix) is known to be as it was at `revision`. `floor` is the
+    /// newest revision that this mount has seen by whatever way.
+    pub(crate) fn is_unchanged_since(
+        &self,
+        revision: Revision,
+        floor: Revision,
+        key: &Bytes,
+    ) -> bool {
+        if floor > self.position().max(revision) {
+            return false;
+        }
+        let recent = self.recent.lock();
+        revision >= recent.complete_since
+            && recent.changed.get(key).is_none_or(|changed| *changed <= revision)
+    }
+
+    fn begin(&self, position: Revision) {
+        let mut recent = self.recent.lock();
+        *recent = Recent { complete_since: position, ..Recent::default() };
+        self.position.store(position.0, Ordering::Release);
+        self.connected.store(true, Ordering::Release);
+    }
+
+    fn remember(&self, revision: Revision, key: &Bytes) {
+        let mut recent = self.recent.lock();
+        recent.changed.insert(key.clone(), revision);
+        recent.order.push_back((revision, key.clone()));
+        while recent.order.len() > RECENT_MAX {
+            let Some((oldest, key)) = recent.order.pop_front() else { break };
+            recent.complete_since = oldest;
+            if recent.changed.get(&key) == Some(&oldest) {
+                recent.changed.remove(&key);
+            }
+        }
+    }
+}
+
+impl Filesystem {
+    /// Watches until the task that runs it is aborted.
+    pub async fn watch_changes(self: Arc<Self>) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.watch_from_here().await {
+                Ok(watch) => {
+                    pause = RETRY_FIRST;
+                    let error = self.follow(watch).await;
+                    tracing::warn!(%error, "the stream of changes ended; caching stops until it is back");
+                    if matches!(error, Error::Compacted { .. }) {
+                        // What was missed cannot be told any more.
+                        self.coherence.position.store(0, Ordering::Release);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "changes cannot be watched: nothing is cached");
+                    if matches!(error, Error::Compacted { .. }) {
+                        self.coherence.position.store(0, Ordering::Release);
+                    }
+                }
+            }
+            if self.coherence.connected.swap(false, Ordering::AcqRel) {
+                self.drop_all_content();
+                self.notices.send(Notice::Everything);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
+        }
+    }
+
+    /// The ranges whose changes show in this mount.
+    fn watched_ranges(&self) -> Vec<KeyRange> {
+        let root = &self.options.root;
+        vec![root.range(), KeyRange::prefix(&record_key(root.as_bytes()))]
+    }
+
+    /// Begins to watch right after what the kernel has been told of, or after the present.
+    pub(crate) async fn watch_from_here(&self) -> Result<Box<dyn Watch>, Error> {
+        let mut position = self.coherence.position();
+        if position == Revision::NONE {
+            position = self.keys.read(Revision::NONE, Vec::new()).await?.current;
+        }
+        let watch = self.keys.watch(self.watched_ranges(), position.next()).await?;
+        self.coherence.begin(position);
+        Ok(watch)
+    }
+
+    async fn follow(&self, mut watch: Box<dyn Watch>) -> Error {
+        loop {
+            match watch.next().await {
+                Ok(events) => {
+                    if let Err(error) = self.tell(&events).await {
+                        return error;
+                    }
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Has the kernel told of one revision.
+    async fn tell(&self, events: &RevisionEvents) -> Result<(), Error> {
+        let revision = events.stamp.revision;
+        let is_own = events.stamp.note.get(..8) == Some(&self.mount_id.to_be_bytes()[..]);
+        self.raise_floor(revision);
+        for event in &events.events {
+            let record = event.kv.key.strip_prefix(RECORD_PREFIX).map(Bytes::copy_from_slice);
+            let subject = record.clone().unwrap_or_else(|| event.kv.key.clone());
+            self.coherence.remember(revision, &subject);
+            for node in self.nodes.past_of(&subject) {
+                // Whether what was may be looked at depends on what is.
+                self.notices.send(Notice::Attributes(node.ino));
+            }
+            if is_own {
+                self.remember_directories(revision, &subject);
+                continue;
+            }
+            self.content_changed(&subject);
+            if record.is_some() {
+                self.attributes_changed(&subject);
+            } else if event.kind == ChangeKind::Delete
+                || event.kv.create_revision == event.kv.mod_revision
+            {
+                self.remember_directories(revision, &subject);
+                self.name_changed(&subject, event.kind).await?;
+            }
+        }
+        self.coherence.position.fetch_max(revision.0, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Attributes of the directories above a key may have changed with it.
+    fn remember_directories(&self, revision: Revision, key: &Bytes) {
+        let mut directory = Some(DirectoryKey::of_key(key).0);
+        while let Some(own) = directory.filter(|own| self.options.root.contains(own.as_bytes())) {
+            self.coherence.remember(revision, own.as_bytes());
+            directory = own.parent();
+        }
+    }
+
+    /// Pages and attributes of a file are old.
+    fn content_changed(&self, key: &Bytes) {
+        let Some(node) = self.nodes.find(&Place::File { key: key.clone() }) else { return };
+        {
+            let mut file = node.file.lock();
+            if file.staged.is_some() {
+                return;
+            }
+            file.content = None;
+        }
+        if let Some(parent) = self.directory_node(&DirectoryKey::of_key(key).0) {
+            self.notices.send(Notice::Barrier { parent });
+        }
+        self.notices.send(Notice::Inode(node.ino));
+    }
+
+    /// A side record changed: of a file, perhaps also its kind.
+    fn attributes_changed(&self, subject: &Bytes) {
+        if let Ok(directory) = DirectoryKey::new(subject.clone())
+            && let Some(ino) = self.directory_node(&directory)
+        {
+            self.notices.send(Notice::Attributes(ino));
+        }
+        let (directory, component) = DirectoryKey::of_key(subject);
+        if let Some(parent) = self.directory_node(&directory)
+            && self.directory_node(&directory.child_directory(&component)).is_none()
+        {
+            self.notices.send(entry(parent, &component));
+        }
+    }
+
+    /// A key appeared or vanished, and with it perhaps directories.
+    async fn name_changed(&self, key: &Bytes, kind: ChangeKind) -> Result<(), Error> {
+        let (mut directory, mut component) = DirectoryKey::of_key(key);
+        let value_of = directory.child_directory(&component);
+        if let Some(ino) = self.directory_node(&value_of) {
+            let name = Bytes::from_static(b"@value");
+            self.notices.send(Notice::Entry { parent: ino, name });
+        }
+        let mut child = Some(value_of);
+        loop {
+            if !self.options.root.contains(directory.as_bytes()) {
+                return Ok(());
+            }
+            let known_child = child.as_ref().and_then(|child| self.live_directory_node(child));
+            if let Some(parent) = self.directory_node(&directory) {
+                let is_gone_or_back = match &known_child {
+                    // Neither: a directory that was there and is there.
+                    Some(node) if kind == ChangeKind::Put => node.set_gone(false),
+                    Some(node) => {
+                        let child = child.as_ref().expect("its node was found");
+                        let is_gone = !self.has_names(child).await?;
+                        is_gone && !node.set_gone(true)
+                    }
+                    None => true,
+                };
+                if is_gone_or_back {
+                    self.notices.send(entry(parent, &component));
+                }
+                self.notices.send(Notice::Attributes(parent));
+            }
+            let Some((above, name)) = directory.split() else { return Ok(()) };
+            child = Some(directory);
+            (directory, component) = (above, name);
+        }
+    }
+
+    async fn has_names(&self, directory: &DirectoryKey) -> Result<bool, Error> {
+        let question = vec![Read::Directory(directory.as_bytes().clone())];
+        let answer = self.keys.read(Revision::NONE, question).await?;
+        Ok(matches!(
+            answer.answers.first(),
+            Some(KeyAnswer::Directory(directory)) if directory.names > 0
+        ))
+    }
+
+    fn live_directory_node(&self, directory: &DirectoryKey) -> Option<Arc<crate::node::Node>> {
+        let place = Place::Directory { tree: Tree::Live, directory: directory.clone() };
+        self.nodes.find(&place)
+    }
+
+    fn directory_node(&self, directory: &DirectoryKey) -> Option<u64> {
+        self.live_directory_node(directory).map(|node| node.ino)
+    }
+
+    fn drop_all_content(&self) {
+        for node in self.nodes.all() {
+            let mut file = node.file.lock();
+            if file.staged.is_none() {
+                file.content = None;
+            }
+        }
+    }
+}
+
+fn entry(parent: u64, component: &[u8]) -> Notice {
+    Notice::Entry { parent, name: Bytes::from(encode_component(component).into_owned()) }
 }

@@ -19,6 +19,10 @@ use crate::staged::{Life, Staged};
 /// What never changes: the kernel may keep it for as long as it likes.
 pub(crate) const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// Attributes of hidden nodes: they follow those of ordinary nodes, or the newest revision, but are
+/// not watched.
+pub(crate) const HIDDEN_TTL: Duration = Duration::from_secs(1);
+
 const BLOCK_BYTES: u32 = 4096;
 
 /// Attributes of a node and how long they hold.
@@ -93,7 +97,8 @@ fn numbers(place: &Place) -> impl Iterator<Item = u64> {
         }
         Place::Hidden(hidden) => {
             let (prefix, path) = hidden.identity();
-            let identity = Identity::Hidden { prefix: &prefix, revision: Revision::NONE, path: &path };
+            let identity =
+                Identity::Hidden { prefix: &prefix, revision: Revision::NONE, path: &path };
             inode_number(&identity, k)
         }
     })
@@ -102,7 +107,8 @@ fn numbers(place: &Place) -> impl Iterator<Item = u64> {
 impl Hidden {
     /// The directory that a hidden node lies in and its path from the hidden name on.
     fn identity(&self) -> (Bytes, Vec<u8>) {
-        let of = |directory: &DirectoryKey, path: String| (directory.as_bytes().clone(), path.into());
+        let of =
+            |directory: &DirectoryKey, path: String| (directory.as_bytes().clone(), path.into());
         match self {
             Self::Revisions(directory) => of(directory, "@rev".to_owned()),
             Self::Revision { directory, revision } => of(directory, format!("@rev/{revision}")),
@@ -129,6 +135,14 @@ impl Filesystem {
     /// The node of a place that is what it is for ever (everything but a live file).
     pub(crate) fn node_of(&self, place: &Place) -> Arc<Node> {
         self.nodes.intern(place, numbers(place))
+    }
+
+    /// The number that the node of a place has or would get.
+    pub(crate) fn number_of(&self, place: &Place) -> u64 {
+        match self.nodes.find(place) {
+            Some(node) => node.ino,
+            None => numbers(place).next().expect("the sequence of numbers of a place has no end"),
+        }
     }
 
     /// The node of the live file `key` in this life and of this kind. The node of another life or kind

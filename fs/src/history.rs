@@ -1,6 +1,9 @@
-//! The past as names: `@rev`, `@time` and `@history`.
+//! The past as a tree: `@rev`, `@time` and `@history`.
 
+mod log;
 mod names;
+mod rev;
+mod time;
 mod time_name;
 
 pub use names::{HistoryName, RevName};

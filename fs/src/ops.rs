@@ -12,6 +12,6 @@ mod readlink;
 mod statfs;
 mod xattr_get;
 
-pub use open_to_read::Opened;
-pub use readdir::DirectoryEntry;
+pub use open_to_read::Pages;
+pub use readdir::{DirectoryEntry, bare_attr};
 pub use statfs::Statistics;

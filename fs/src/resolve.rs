@@ -10,8 +10,8 @@
 use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::{
-    Answer as KeyAnswer, DirectoryAnswer, KeyRange, KeyValue, ListAnswer, ListRead, RangeRead, Read,
-    ReadAnswer, Revision,
+    Answer as KeyAnswer, DirectoryAnswer, KeyRange, KeyValue, ListAnswer, ListRead, RangeRead,
+    Read, ReadAnswer, Revision,
 };
 
 use crate::attributes::{
@@ -62,7 +62,7 @@ impl Standing {
         }
     }
 
-    fn effective_mut(&mut self) -> &mut Effective {
+    pub(crate) fn effective_mut(&mut self) -> &mut Effective {
         match self {
             Self::File(file) => &mut file.effective,
             Self::Directory(directory) => &mut directory.effective,
@@ -74,7 +74,10 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(crate) enum Subject {
     /// Whatever a component is.
-    Component { directory: DirectoryKey, component: Bytes },
+    Component {
+        directory: DirectoryKey,
+        component: Bytes,
+    },
     /// The file that is the value of a key, also where keys lie below it.
     File(Bytes),
     /// A key, taken for a file even if it is a marker.
@@ -130,11 +133,7 @@ fn about_directory(directory: &DirectoryKey) -> Vec<Read> {
     reads
 }
 
-fn key_in(
-    key: &Bytes,
-    answers: &mut Answers,
-    defaults: &Defaults,
-) -> Answer<Option<StandingFile>> {
+fn key_in(key: &Bytes, answers: &mut Answers, defaults: &Defaults) -> Answer<Option<StandingFile>> {
     if key.is_empty() {
         return Ok(None);
     }
@@ -301,7 +300,7 @@ impl Filesystem {
     }
 
     /// Looks for the component of a shortened name. What has one is longer than its stem.
-    async fn component_of_digest(
+    pub(crate) async fn component_of_digest(
         &self,
         revision: Revision,
         directory: &DirectoryKey,

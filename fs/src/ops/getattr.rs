@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fuser::Errno;
 
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Filesystem};
 use crate::found::{Shown, file_attr};
 use crate::node::{Hidden, Node, Place, Tree};
 use crate::path::DirectoryKey;
@@ -13,7 +13,7 @@ use crate::staged::Life;
 impl Filesystem {
     /// # Errors
     /// ESTALE for what is not known or cannot be read any more.
-    pub async fn getattr(&self, _: Caller, ino: u64) -> Answer<Shown> {
+    pub async fn getattr(&self, ino: u64) -> Answer<Shown> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         self.shown(&node).await
     }
@@ -21,11 +21,15 @@ impl Filesystem {
     /// The attributes of a node, whatever it is.
     pub(crate) async fn shown(&self, node: &Node) -> Answer<Shown> {
         match node.place() {
-            Place::Directory { tree, directory } => self.shown_of_directory(node, tree, directory).await,
+            Place::Directory { tree, directory } => {
+                self.shown_of_directory(node, tree, directory).await
+            }
             Place::File { key } => self.shown_of_file(node, key).await,
             Place::PastFile { key, .. } => {
                 let standing = self.stands(Tree::Past(node.seen()), &Subject::AnyKey(key)).await?;
-                let Some(Standing::File(file)) = standing.standing else { return Err(Errno::ESTALE) };
+                let Some(Standing::File(file)) = standing.standing else {
+                    return Err(Errno::ESTALE);
+                };
                 let attr = file_attr(node.ino, file.kv.value_bytes, &file.effective);
                 Ok(Shown { attr, ttl: self.past_ttl() })
             }
@@ -44,7 +48,9 @@ impl Filesystem {
         directory: DirectoryKey,
     ) -> Answer<Shown> {
         match self.stands(tree, &Subject::Directory(directory)).await?.standing {
-            Some(Standing::Directory(directory)) => Ok(self.shown_directory(tree, node, &directory)),
+            Some(Standing::Directory(directory)) => {
+                Ok(self.shown_directory(tree, node, &directory))
+            }
             Some(Standing::File(_)) | None => Err(Errno::ESTALE),
         }
     }

@@ -5,17 +5,25 @@ use std::ffi::OsStr;
 use fuser::Errno;
 
 use crate::errno::name_errno;
-use crate::filesystem::{Answer, Caller, Filesystem, Found};
+use crate::filesystem::{Answer, Filesystem, Found};
 use crate::node::{Hidden, Place, Tree};
 use crate::path::{DirectoryKey, Name, decode_name};
 
 impl Filesystem {
-    /// What `name` is in the directory `parent`. `None`: nothing, and the kernel may remember that;
-    /// ENOENT: nothing now.
+    /// What `name` is in the directory `parent`.
     ///
     /// # Errors
-    /// ESTALE for a directory that is not known (any more); what the key space answers.
-    pub async fn lookup(&self, _: Caller, parent: u64, name: &OsStr) -> Answer<Option<Found>> {
+    /// ENOENT; ESTALE for a directory that is not known (any more); what the key space answers.
+    pub async fn lookup(&self, parent: u64, name: &OsStr) -> Answer<Found> {
+        self.lookup_or_absent(parent, name).await?.ok_or(Errno::ENOENT)
+    }
+
+    /// [`Self::lookup`], telling apart two kinds of nothing: `None`, which the kernel may remember
+    /// (it will be told when the name appears), and ENOENT.
+    ///
+    /// # Errors
+    /// As [`Self::lookup`].
+    pub async fn lookup_or_absent(&self, parent: u64, name: &OsStr) -> Answer<Option<Found>> {
         let node = self.nodes.get(parent).ok_or(Errno::ESTALE)?;
         match node.place() {
             Place::Directory { tree, directory } => self.lookup_in(tree, &directory, name).await,
@@ -54,9 +62,8 @@ impl Filesystem {
         if tree != Tree::Live {
             return Err(Errno::ENOENT);
         }
-        let unborn = component.and_then(|component| {
-            self.unborn.lock().get(&(directory.clone(), component)).cloned()
-        });
+        let unborn = component
+            .and_then(|component| self.unborn.lock().get(&(directory.clone(), component)).cloned());
         unborn.map(|node| self.found_unborn(node)).transpose()
     }
 }

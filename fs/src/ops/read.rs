@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::{Read, Revision};
 
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Hidden, Node, Place};
 use crate::resolve::Answers;
 use crate::staged::{Content, Life};
@@ -14,7 +14,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// EBADF for a handle that is not open; ESTALE if the content cannot be read any more.
-    pub async fn read(&self, _: Caller, handle: u64, offset: u64, size: u32) -> Answer<Bytes> {
+    pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Answer<Bytes> {
         let handle = self.handles.files.get(handle).ok_or(Errno::EBADF)?;
         if let Some(fixed) = &handle.fixed {
             return Ok(part(fixed, offset, size));

@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use fuser::Errno;
 
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Hidden, Place};
 
 impl Filesystem {
     /// # Errors
     /// ESTALE for a link that is gone; for `@time/T` what its time means.
-    pub async fn readlink(&self, _: Caller, ino: u64) -> Answer<Bytes> {
+    pub async fn readlink(&self, ino: u64) -> Answer<Bytes> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         if let Place::Hidden(Hidden::TimeLink { name, .. }) = node.place() {
             let revision = self.revision_named(&name).await?;

@@ -1,6 +1,6 @@
 //! STATFS: how much room there is.
 
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Filesystem};
 
 /// In blocks of [`Statistics::BLOCK_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ impl Statistics {
 impl Filesystem {
     /// # Errors
     /// What the key space answers.
-    pub async fn statfs(&self, _: Caller) -> Answer<Statistics> {
+    pub async fn statfs(&self) -> Answer<Statistics> {
         let status = self.within(self.keys.status()).await?;
         let block = u64::from(Statistics::BLOCK_BYTES);
         let free = status.disk_free_bytes / block;

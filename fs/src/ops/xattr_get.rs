@@ -8,7 +8,7 @@ use fuser::Errno;
 use revfs_api::keyspace::KeyValue;
 
 use crate::attributes::{VirtualXattr, XattrError, XattrName, classify_xattr};
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Hidden, Node, Place, Tree};
 use crate::resolve::{Standing, Subject};
 
@@ -28,7 +28,7 @@ struct Source {
 impl Filesystem {
     /// # Errors
     /// ENODATA, EOPNOTSUPP, or why the node cannot be read.
-    pub async fn getxattr(&self, _: Caller, ino: u64, name: &OsStr) -> Answer<Bytes> {
+    pub async fn getxattr(&self, ino: u64, name: &OsStr) -> Answer<Bytes> {
         let name = name.as_bytes();
         let class = classify_xattr(name);
         // Before anything is looked up: the kernel asks for security.capability again and again.
@@ -49,7 +49,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// Why the node cannot be read.
-    pub async fn listxattr(&self, _: Caller, ino: u64) -> Answer<Bytes> {
+    pub async fn listxattr(&self, ino: u64) -> Answer<Bytes> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         let source = self.xattr_source(&node).await?;
         let mut names = Vec::new();
