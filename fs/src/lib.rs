@@ -15,6 +15,7 @@ pub mod history;
 pub mod inode_number;
 mod keys_tree;
 pub mod listing;
+pub mod memory;
 pub mod node;
 pub mod node_table;
 pub mod notices;

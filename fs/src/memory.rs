@@ -1,0 +1,215 @@
+//! [`Memory`]: a [`KeySpace`] in memory, for tests, and the short form of what a backend has to do.
+//!
+//! It keeps every version of every key ([`state`]), applies a transaction to a copy of what it
+//! touches ([`transaction`]), and lets a watch re-read the history from its own position ([`watch`]).
+//! A compaction hides what lies below it and frees nothing. There are no leases: any id may be
+//! attached to a key and none expires.
+//!
+//! Time stands still until a test moves it. A test may also make the next calls fail, before or after
+//! they took effect, and end all watches.
+
+mod state;
+mod transaction;
+mod watch;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use revfs_api::keyspace::{
+    Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace, Origin,
+    Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
+    Version, Watch,
+};
+use tokio::sync::watch::Sender;
+
+use state::State;
+use transaction::Transaction;
+use watch::MemoryWatch;
+
+/// 2026-01-01T00:00:00Z, when the clock of each new [`Memory`] stands.
+const START: Time = Time(1_767_225_600_000_000_000);
+
+/// Keys that one transaction may change.
+const TXN_KEYS_MAX: usize = 100_000;
+
+/// The largest note of an origin.
+const NOTE_BYTES_MAX: usize = 4 * 1024;
+
+pub struct Memory {
+    state: Arc<Mutex<State>>,
+    /// Told after each change of the state. Counts how often the watches were ended.
+    ended: Sender<u64>,
+    seams: Mutex<Seams>,
+}
+
+/// What a test sets.
+struct Seams {
+    clock: Time,
+    txn_keys_max: usize,
+    txn_failures: VecDeque<(FailureMoment, Error)>,
+    read_failures: VecDeque<Error>,
+}
+
+/// When a transaction fails that a test makes fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureMoment {
+    /// Nothing happens.
+    Before,
+    /// It takes effect and only the answer is lost.
+    After,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let seams = Seams {
+            clock: START,
+            txn_keys_max: TXN_KEYS_MAX,
+            txn_failures: VecDeque::new(),
+            read_failures: VecDeque::new(),
+        };
+        Self { state: Arc::default(), ended: Sender::new(0), seams: Mutex::new(seams) }
+    }
+}
+
+impl Memory {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the clock that stamps later revisions. Time still never runs back along revisions.
+    pub fn set_time(&self, time: Time) {
+        self.seams.lock().clock = time;
+    }
+
+    /// # Panics
+    /// If the time leaves the range of an `i64` of nanoseconds.
+    pub fn advance(&self, duration: Duration) {
+        let nanoseconds = i64::try_from(duration.as_nanos()).expect("less than 292 years");
+        let clock = &mut self.seams.lock().clock;
+        clock.0 = clock.0.checked_add(nanoseconds).expect("a time before 2262");
+    }
+
+    /// The revision of the newest change.
+    #[must_use]
+    pub fn current(&self) -> Revision {
+        self.state.lock().current()
+    }
+
+    /// Makes the next transaction answer `error`; called again, the one after it.
+    pub fn fail_next_txn(&self, moment: FailureMoment, error: Error) {
+        self.seams.lock().txn_failures.push_back((moment, error));
+    }
+
+    /// Refuses from now on what changes more than `max` keys at once.
+    pub fn limit_txn_keys(&self, max: usize) {
+        self.seams.lock().txn_keys_max = max;
+    }
+
+    /// Makes the next [`KeySpace::read`] answer `error`; called again, the one after it.
+    pub fn fail_next_read(&self, error: Error) {
+        self.seams.lock().read_failures.push_back(error);
+    }
+
+    /// Ends every open watch with [`Error::Unavailable`], as a lost stream does.
+    pub fn end_watches(&self) {
+        self.ended.send_modify(|times| *times += 1);
+    }
+}
+
+#[async_trait]
+impl KeySpace for Memory {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { stamps: true, bulk: true, value_bytes_max: VALUE_BYTES_MAX }
+    }
+
+    async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
+        if let Some(error) = self.seams.lock().read_failures.pop_front() {
+            return Err(error);
+        }
+        let state = self.state.lock();
+        let revision = state.check_revision(revision)?;
+        let answers = reads.iter().map(|read| state.answer(read, revision)).collect();
+        Ok(ReadAnswer { revision, current: state.current(), answers })
+    }
+
+    async fn history(&self, request: HistoryRequest) -> Result<Vec<Version>> {
+        Ok(self.state.lock().history(&request))
+    }
+
+    async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer> {
+        self.state.lock().changes(&request)
+    }
+
+    async fn revision_at(&self, time: Time) -> Result<Revision> {
+        self.state.lock().revision_at(time)
+    }
+
+    async fn stamp(&self, revision: Revision) -> Result<Stamp> {
+        let state = self.state.lock();
+        Ok(state.stamp(state.check_revision(revision)?))
+    }
+
+    async fn txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
+        if origin.note.len() > NOTE_BYTES_MAX {
+            let count = origin.note.len();
+            return Err(Error::TooBig { unit: "bytes of note", count, max: NOTE_BYTES_MAX });
+        }
+        let (clock, keys_max, failure) = {
+            let mut seams = self.seams.lock();
+            (seams.clock, seams.txn_keys_max, seams.txn_failures.pop_front())
+        };
+        if let Some((FailureMoment::Before, error)) = failure {
+            return Err(error);
+        }
+        let answer = {
+            let mut state = self.state.lock();
+            let (answer, changes) = Transaction::run(&state, &txn, clock, keys_max)?;
+            if answer.changed {
+                state.commit(changes, clock, origin);
+            }
+            answer
+        };
+        if answer.changed {
+            self.ended.send_modify(|_| {});
+        }
+        match failure {
+            Some((_, error)) => Err(error),
+            None => Ok(answer),
+        }
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Result<Box<dyn Watch>> {
+        Ok(Box::new(MemoryWatch::open(
+            Arc::clone(&self.state),
+            self.ended.subscribe(),
+            ranges,
+            from,
+        )?))
+    }
+
+    async fn compact(&self, revision: Revision, _physical: bool) -> Result<()> {
+        self.state.lock().compact(revision)?;
+        // A watch that has fallen behind must hear of it.
+        self.ended.send_modify(|_| {});
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<Status> {
+        let state = self.state.lock();
+        Ok(Status {
+            backend: String::from("memory"),
+            version: String::from(env!("CARGO_PKG_VERSION")),
+            process_id: std::process::id(),
+            revision: state.current().0,
+            compacted_revision: state.compacted().0,
+            ..Status::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

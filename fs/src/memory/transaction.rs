@@ -1,0 +1,334 @@
+//! One transaction, applied to a copy of the keys that it touches.
+//!
+//! - All compares, those of nested transactions included, look at the state before the transaction.
+//! - Then the operations of the branches chosen run in order, each seeing what those before it did.
+//! - No key is written twice, so each has one new version; the form is refused if its ranges alone
+//!   would allow it ([`check_duplicates`]).
+//! - A refusal leaves nothing behind.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use revfs_api::keyspace::{
+    Compare, CompareResult, CompareTarget, Error, KEY_BYTES_MAX, KeyRange, KeyValue, LeaseId, Op,
+    OpAnswer, Result, Revision, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
+};
+
+use super::state::{Changes, State, range_answer};
+use crate::path::escaped_bytes;
+
+pub(super) struct Transaction<'a> {
+    state: &'a State,
+    /// What this transaction will be if it changes anything.
+    revision: Revision,
+    time: Time,
+    touched: BTreeMap<Bytes, Touched>,
+    rows_max: usize,
+}
+
+/// A key that the transaction changed.
+struct Touched {
+    /// Its place among the changes.
+    place: usize,
+    kv: Option<KeyValue>,
+}
+
+/// Which branch of a transaction runs, and of those nested in it.
+struct Choice {
+    succeeded: bool,
+    nested: Vec<Choice>,
+}
+
+impl<'a> Transaction<'a> {
+    /// Returns the answer and what is to be committed for it.
+    pub(super) fn run(
+        state: &'a State,
+        txn: &Txn,
+        clock: Time,
+        rows_max: usize,
+    ) -> Result<(TxnAnswer, Changes)> {
+        check_duplicates(&txn.success)?;
+        check_duplicates(&txn.failure)?;
+        let choice = choose(state, txn);
+        let mut run = Self {
+            state,
+            revision: state.current().next(),
+            time: state.next_time(clock),
+            touched: BTreeMap::new(),
+            rows_max,
+        };
+        let answer = run.txn(txn, &choice)?;
+        let mut touched: Vec<(Bytes, Touched)> = run.touched.into_iter().collect();
+        touched.sort_by_key(|(_, touched)| touched.place);
+        Ok((answer, touched.into_iter().map(|(key, touched)| (key, touched.kv)).collect()))
+    }
+
+    fn txn(&mut self, txn: &Txn, choice: &Choice) -> Result<TxnAnswer> {
+        let before = self.touched.len();
+        let mut nested = choice.nested.iter();
+        let ops = branch(txn, choice.succeeded).iter();
+        let answers = ops.map(|op| self.op(op, &mut nested)).collect::<Result<_>>()?;
+        let changed = self.touched.len() > before;
+        let revision = if self.touched.is_empty() { self.state.current() } else { self.revision };
+        Ok(TxnAnswer { succeeded: choice.succeeded, revision, changed, answers })
+    }
+
+    /// `nested` are the choices of the nested transactions not yet run.
+    fn op<'c>(
+        &mut self,
+        op: &Op,
+        nested: &mut impl Iterator<Item = &'c Choice>,
+    ) -> Result<OpAnswer> {
+        Ok(match op {
+            Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease } => {
+                let old = self.get(key).cloned();
+                if old.is_none() && (*ignore_value || *ignore_lease) {
+                    return Err(invalid("key not found"));
+                }
+                let kept = old.as_ref();
+                let value = kept.filter(|_| *ignore_value).map_or(value, |old| &old.value).clone();
+                let lease = kept.filter(|_| *ignore_lease).map_or(*lease, |old| old.lease);
+                self.put(key, value, lease)?;
+                OpAnswer::Put { prev_kv: old.filter(|_| *prev_kv) }
+            }
+            Op::Append { key, value } => OpAnswer::Append { value_bytes: self.append(key, value)? },
+            Op::Delete { range, prev_kv } => {
+                let gone = self.live(range);
+                for kv in &gone {
+                    self.set(&kv.key, None)?;
+                }
+                let deleted = gone.len() as u64;
+                OpAnswer::Delete { deleted, prev_kvs: if *prev_kv { gone } else { Vec::new() } }
+            }
+            Op::Range(read) => OpAnswer::Range(range_answer(self.live(&read.range).iter(), read)),
+            Op::Txn(inner) => {
+                let choice = nested.next().expect("one choice for each nested transaction");
+                OpAnswer::Txn(self.txn(inner, choice)?)
+            }
+            Op::Move { from, to } => OpAnswer::Move { moved: self.move_prefix(from, to)? },
+            Op::MoveKey { from, to } => {
+                let source = self.get(from).cloned().filter(|_| from != to);
+                if let Some(source) = &source {
+                    self.move_key(source, to)?;
+                }
+                OpAnswer::Move { moved: u64::from(source.is_some()) }
+            }
+            Op::Restore { range, revision } => self.restore(range, *revision)?,
+        })
+    }
+
+    fn append(&mut self, key: &Bytes, value: &Bytes) -> Result<u64> {
+        let old = self.get(key).cloned().unwrap_or_default();
+        let whole = Bytes::from([old.value.as_ref(), value.as_ref()].concat());
+        let value_bytes = whole.len() as u64;
+        self.put(key, whole, old.lease)?;
+        Ok(value_bytes)
+    }
+
+    /// A new version of `key` with content of this revision.
+    fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId) -> Result<()> {
+        let birth = self.get(key).map_or(self.revision, |old| old.birth_revision);
+        let content = KeyValue {
+            value,
+            lease,
+            content_revision: self.revision,
+            content_time: self.time,
+            birth_revision: birth,
+            ..KeyValue::default()
+        };
+        self.store(key, content)
+    }
+
+    /// A new version of `key` with the value, lease, content and birth of `content`.
+    fn store(&mut self, key: &Bytes, content: KeyValue) -> Result<()> {
+        check_key(key)?;
+        if content.value.len() > VALUE_BYTES_MAX {
+            return Err(Error::ValueTooLarge { bytes: content.value.len(), max: VALUE_BYTES_MAX });
+        }
+        let (create_revision, version) =
+            self.get(key).map_or((self.revision, 1), |old| (old.create_revision, old.version + 1));
+        let kv = KeyValue {
+            key: key.clone(),
+            value_bytes: content.value.len() as u64,
+            create_revision,
+            mod_revision: self.revision,
+            version,
+            time: self.time,
+            ..content
+        };
+        self.set(key, Some(kv))
+    }
+
+    fn move_prefix(&mut self, from: &Bytes, to: &Bytes) -> Result<u64> {
+        if from.starts_with(to) || to.starts_with(from) {
+            return Err(invalid("neither prefix of a move may begin with the other"));
+        }
+        let sources = self.live(&KeyRange::prefix(from));
+        for source in &sources {
+            let target = [to.as_ref(), &source.key[from.len()..]].concat();
+            self.move_key(source, &target.into())?;
+        }
+        Ok(sources.len() as u64)
+    }
+
+    fn move_key(&mut self, source: &KeyValue, to: &Bytes) -> Result<()> {
+        self.store(to, source.clone())?;
+        self.set(&source.key, None)
+    }
+
+    fn restore(&mut self, range: &KeyRange, revision: Revision) -> Result<OpAnswer> {
+        let then = self.state.check_revision(revision)?;
+        let mut now: BTreeMap<Bytes, Revision> =
+            self.live(range).into_iter().map(|kv| (kv.key, kv.mod_revision)).collect();
+        let mut put = 0;
+        for old in self.state.range(range, then) {
+            if now.remove(&old.key) != Some(old.mod_revision) {
+                self.store(&old.key, old.clone())?;
+                put += 1;
+            }
+        }
+        for key in now.keys() {
+            self.set(key, None)?;
+        }
+        Ok(OpAnswer::Restore { put, deleted: now.len() as u64 })
+    }
+
+    fn set(&mut self, key: &Bytes, kv: Option<KeyValue>) -> Result<()> {
+        let place = self.touched.len();
+        if place == self.rows_max {
+            return Err(Error::TooBig { unit: "keys", count: place + 1, max: self.rows_max });
+        }
+        let twice = self.touched.insert(key.clone(), Touched { place, kv });
+        assert!(twice.is_none(), "check_duplicates refused what writes a key twice");
+        Ok(())
+    }
+
+    fn get(&self, key: &Bytes) -> Option<&KeyValue> {
+        match self.touched.get(key) {
+            Some(touched) => touched.kv.as_ref(),
+            None => self.state.get(key, self.state.current()),
+        }
+    }
+
+    /// The keys of `range` as they are now, in order.
+    fn live(&self, range: &KeyRange) -> Vec<KeyValue> {
+        let before = self.state.range(range, self.state.current());
+        let mut kvs: BTreeMap<&Bytes, Option<&KeyValue>> =
+            before.map(|kv| (&kv.key, Some(kv))).collect();
+        let touched = self.touched.iter().filter(|(key, _)| range.contains(key));
+        kvs.extend(touched.map(|(key, touched)| (key, touched.kv.as_ref())));
+        kvs.into_values().flatten().cloned().collect()
+    }
+}
+
+fn branch(txn: &Txn, succeeded: bool) -> &[Op] {
+    if succeeded { &txn.success } else { &txn.failure }
+}
+
+fn choose(state: &State, txn: &Txn) -> Choice {
+    let succeeded = txn.compares.iter().all(|compare| holds(state, compare));
+    let nested = branch(txn, succeeded).iter().filter_map(|op| match op {
+        Op::Txn(inner) => Some(choose(state, inner)),
+        _ => None,
+    });
+    Choice { succeeded, nested: nested.collect() }
+}
+
+fn holds(state: &State, compare: &Compare) -> bool {
+    let mut kvs = state.range(&compare.range, state.current()).peekable();
+    if kvs.peek().is_none() {
+        // A missing key has no value to compare, whatever the result asked for.
+        return !matches!(compare.target, CompareTarget::Value(_))
+            && holds_for(&KeyValue::default(), compare);
+    }
+    kvs.all(|kv| holds_for(kv, compare))
+}
+
+fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
+    let order = match &compare.target {
+        CompareTarget::Version(version) => kv.version.cmp(version),
+        CompareTarget::CreateRevision(revision) => kv.create_revision.cmp(revision),
+        CompareTarget::ModRevision(revision) => kv.mod_revision.cmp(revision),
+        CompareTarget::Value(value) => kv.value.cmp(value),
+        CompareTarget::Lease(lease) => kv.lease.cmp(lease),
+    };
+    match compare.result {
+        CompareResult::Equal => order.is_eq(),
+        CompareResult::NotEqual => order.is_ne(),
+        CompareResult::Less => order.is_lt(),
+        CompareResult::Greater => order.is_gt(),
+    }
+}
+
+/// What a list of operations may write, whatever the state.
+#[derive(Default)]
+struct Writes {
+    puts: Vec<KeyRange>,
+    deletes: Vec<KeyRange>,
+}
+
+/// Refuses operations of which two may write one key: two puts (what arrives by a move or a restore is
+/// put), or a put and a deletion; two deletions may overlap. The branches of one nested transaction
+/// exclude each other and are compared only with what stands beside it.
+fn check_duplicates(ops: &[Op]) -> Result<Writes> {
+    let mut all = Writes::default();
+    for op in ops {
+        let own = writes(op)?;
+        let meets = |others: &[KeyRange], range: &KeyRange| {
+            others.iter().any(|other| overlap(other, range))
+        };
+        if own.puts.iter().any(|range| meets(&all.puts, range) || meets(&all.deletes, range))
+            || own.deletes.iter().any(|range| meets(&all.puts, range))
+        {
+            return Err(invalid("duplicate key given in txn request"));
+        }
+        all.puts.extend(own.puts);
+        all.deletes.extend(own.deletes);
+    }
+    Ok(all)
+}
+
+fn writes(op: &Op) -> Result<Writes> {
+    let key = |key: &Bytes| vec![KeyRange::Key(key.clone())];
+    Ok(match op {
+        Op::Put { key: own, .. } | Op::Append { key: own, .. } => {
+            Writes { puts: key(own), deletes: Vec::new() }
+        }
+        Op::Delete { range, .. } => Writes { puts: Vec::new(), deletes: vec![range.clone()] },
+        Op::Range(_) => Writes::default(),
+        Op::Txn(txn) => {
+            let mut both = check_duplicates(&txn.success)?;
+            let failure = check_duplicates(&txn.failure)?;
+            both.puts.extend(failure.puts);
+            both.deletes.extend(failure.deletes);
+            both
+        }
+        Op::Move { from, to } => {
+            Writes { puts: vec![KeyRange::prefix(to)], deletes: vec![KeyRange::prefix(from)] }
+        }
+        Op::MoveKey { from, to } if from == to => Writes::default(),
+        Op::MoveKey { from, to } => Writes { puts: key(to), deletes: key(from) },
+        Op::Restore { range, .. } => Writes { puts: vec![range.clone()], deletes: Vec::new() },
+    })
+}
+
+fn overlap(one: &KeyRange, other: &KeyRange) -> bool {
+    // Where they do, the greater of the starts lies in both.
+    let start = one.start().max(other.start());
+    one.contains(start) && other.contains(start)
+}
+
+fn check_key(key: &[u8]) -> Result<()> {
+    if key.is_empty() {
+        return Err(invalid("key is not provided"));
+    }
+    let bytes = escaped_bytes(key);
+    if bytes > KEY_BYTES_MAX {
+        return Err(Error::KeyTooLong { bytes });
+    }
+    Ok(())
+}
+
+fn invalid(reason: &str) -> Error {
+    Error::Invalid(reason.to_owned())
+}
