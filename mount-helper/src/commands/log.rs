@@ -21,8 +21,8 @@ use crate::target::Target;
 ///
 /// Newest first: revision, time, author, what happened, size, and for a directory the name. An
 /// author in parentheses is what the client said of itself, not verified. What happened is one of
-/// created, changed, moved (here, from another name), attributes (mode, owner, times) and deleted.
-/// A deleted file has a history too.
+/// created, changed, moved (to this name), replaced (by a file moved over it, or a restore),
+/// attributes (mode, owner, times) and deleted. A deleted file has a history too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs log ~/conf/app/limits
@@ -194,9 +194,16 @@ fn rows_of(revision: &RevisionEvents) -> Vec<Row> {
 fn what_happened(event: &Event) -> &'static str {
     match event.kind {
         ChangeKind::Delete => "deleted",
-        ChangeKind::Put if event.kv.content_revision < event.kv.mod_revision => "moved",
-        ChangeKind::Put if event.kv.version == 1 => "created",
-        ChangeKind::Put => "changed",
+        ChangeKind::Put => {
+            let is_new = event.kv.version == 1;
+            let content_is_older = event.kv.content_revision < event.kv.mod_revision;
+            match (is_new, content_is_older) {
+                (true, false) => "created",
+                (false, false) => "changed",
+                (true, true) => "moved",
+                (false, true) => "replaced",
+            }
+        }
     }
 }
 
@@ -261,6 +268,7 @@ mod tests {
             event(ChangeKind::Put, b"/c", 1, 3),
             event(ChangeKind::Put, b"/d", 2, 9),
             event(ChangeKind::Delete, b"/e", 0, 0),
+            event(ChangeKind::Put, b"/f", 2, 3),
         ];
         let rows = rows_of(&RevisionEvents { stamp: Stamp::default(), events });
         let seen: Vec<(&str, &str)> =
@@ -270,6 +278,7 @@ mod tests {
             ("/c", "moved"),
             ("/d", "changed"),
             ("/e", "deleted"),
+            ("/f", "replaced"),
             ("/b", "attributes"),
         ];
         assert_eq!(seen, expected);

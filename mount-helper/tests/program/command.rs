@@ -1,7 +1,10 @@
 //! Running the program under test, and what it said.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
 
 /// No call takes longer; a hanging one fails its test with exit code 124.
 const LIMIT_SECONDS: &str = "120";
@@ -15,7 +18,7 @@ where
     command(arguments).run()
 }
 
-/// As [`revfs`], to be changed before it runs.
+/// As [`revfs`], to be added to before it runs.
 pub(crate) fn command<I, S>(arguments: I) -> Prepared
 where
     I: IntoIterator<Item = S>,
@@ -24,14 +27,26 @@ where
     let mut command = Command::new("timeout");
     command.args([LIMIT_SECONDS, env!("CARGO_BIN_EXE_revfs")]).args(arguments);
     command.env_remove("REVFS_ENDPOINT").env_remove("RUST_LOG").env("TZ", "UTC").env("LC_ALL", "C");
-    Prepared { command }
+    Prepared { command, input: Vec::new() }
 }
 
 pub(crate) struct Prepared {
     command: Command,
+    input: Vec<u8>,
 }
 
 impl Prepared {
+    pub(crate) fn input(mut self, input: &[u8]) -> Self {
+        self.input = input.to_vec();
+        self
+    }
+
+    /// One more argument, whatever is in it.
+    pub(crate) fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
     pub(crate) fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
@@ -39,8 +54,11 @@ impl Prepared {
 
     pub(crate) fn run(mut self) -> Ended {
         let shown = format!("{:?}", self.command);
-        let command = self.command.stdin(Stdio::null());
-        Ended { shown, output: command.output().expect("timeout is installed") }
+        let command = self.command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("timeout is installed");
+        // A program that does not read its input closes it.
+        child.stdin.take().expect("it is piped").write_all(&self.input).ok();
+        Ended { shown, output: child.wait_with_output().expect("it is our child") }
     }
 }
 
@@ -64,6 +82,25 @@ impl Ended {
     pub(crate) fn ok(self) -> String {
         assert_eq!((self.code(), self.err()), (Some(0), String::new()), "{self}");
         self.out()
+    }
+
+    /// As [`Self::ok`], for output that is no text.
+    pub(crate) fn ok_bytes(self) -> Vec<u8> {
+        assert_eq!((self.code(), self.err()), (Some(0), String::new()));
+        self.output.stdout
+    }
+
+    /// The one JSON document of a successful call.
+    pub(crate) fn json(self) -> Value {
+        let mut documents = self.json_lines();
+        assert_eq!(documents.len(), 1, "{documents:?}");
+        documents.remove(0)
+    }
+
+    /// All JSON documents of a successful call.
+    pub(crate) fn json_lines(self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).expect("each line is a document");
+        self.ok().lines().map(parse).collect()
     }
 
     pub(crate) fn code(&self) -> Option<i32> {

@@ -2,3 +2,6 @@
 
 mod arguments;
 mod command;
+mod history;
+mod keys;
+mod node;
