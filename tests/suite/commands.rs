@@ -1,6 +1,6 @@
 //! The commands on a running node, which they find through the mount.
 
-use revfs_tests::{Mount, Shell, wait};
+use revfs_tests::{Mount, Shell, tools, wait};
 use serde_json::Value;
 use std::path::Path;
 
@@ -175,4 +175,27 @@ fn errors_name_the_argument_and_the_bound() {
     let future = mount.revision() + 1_000;
     mount.run(&format!("revfs get --rev {future} f")).fails_saying(&future.to_string());
     assert_eq!(mount.run("revfs frobnicate").code(), Some(2));
+}
+
+/// Debian's etcdctl, an etcd client that knows nothing of revfs, on the node's socket.
+#[test]
+fn etcdctl_reads_and_writes_the_same_keys() {
+    tools::need(&["etcdctl"]);
+    let mount = Mount::up();
+    mount.ok("mkdir app; echo -n red > app/color");
+    let then = mount.revision();
+    let endpoint = mount.status()["endpoint"].as_str().expect("@status names it").to_owned();
+    let etcdctl = |arguments: &str| {
+        let line = format!("ETCDCTL_API=3 etcdctl --endpoints={endpoint} {arguments}");
+        Shell::new(Path::new("/")).run(&line).ok()
+    };
+    assert_eq!(etcdctl("get /app/color"), "/app/color\nred");
+    assert_eq!(etcdctl("put /app/color blue"), "OK");
+    wait::until_true("the put in the mount", wait::LIMIT, || mount.ok("cat app/color") == "blue");
+    assert_eq!(mount.revision(), then + 1);
+    assert_eq!(etcdctl(&format!("get --rev={then} --print-value-only /app/color")), "red");
+    etcdctl("put /app/size 7");
+    assert_eq!(etcdctl("get --prefix --keys-only /app/c"), "/app/color\n");
+    assert_eq!(etcdctl("del /app/size"), "1");
+    assert_eq!(mount.ok(&format!("cat app/@rev/{then}/color")), "red");
 }

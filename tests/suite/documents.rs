@@ -48,7 +48,7 @@ fn the_tour_of_the_readme_runs_as_written() {
     assert_eq!(commands.len(), 10, "ten commands: {commands:#?}");
     let home = Home(TempDir::with_prefix("revfs-tour-").expect("a home"));
     let shell = Shell::new(home.0.path()).variable("HOME", home.0.path());
-    shell.run("revfs up ~/revfs --daemon").ok();
+    shell.run("revfs up ~/revfs --data-dir ~/data --daemon").ok();
     // One shell, as the reader's: directories and variables last from line to line.
     let mut script = "set -euo pipefail\n".to_owned();
     for command in &commands {
