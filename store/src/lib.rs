@@ -34,9 +34,11 @@ mod names;
 mod overlay;
 pub mod schema;
 mod store;
+mod touch;
 mod txn;
 pub mod types;
 mod validate;
+mod verify;
 mod view;
 
 pub use codec::{DecodeError, Problem};

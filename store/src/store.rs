@@ -333,13 +333,16 @@ impl Store {
 
     fn finish(&self, state: &mut State, position: Position) {
         let options = &self.shared.options;
-        let was_applying = std::mem::replace(&mut state.applying, false);
+        // The committer may wait for the end of this entry to rotate the layer.
+        if std::mem::replace(&mut state.applying, false) {
+            self.shared.progress.notify_all();
+        }
         let was_dirty = std::mem::replace(&mut state.dirty, true);
         state.applied = Some(position);
         let active = &state.layers.active;
         let is_due =
             active.rows() >= options.commit_changes || active.bytes() >= options.commit_bytes;
-        if !was_dirty || is_due || (was_applying && state.commit_wanted) {
+        if !was_dirty || is_due || state.commit_wanted {
             self.shared.work.notify_one();
         }
     }

@@ -1,0 +1,8 @@
+//! Tests of the store through its public surface, in one binary.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod first;
+mod model;
+mod random;
+mod reference;

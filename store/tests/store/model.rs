@@ -1,0 +1,208 @@
+//! The store beside the reference: random commands, every answer compared, with restarts, crashes and
+//! physical compaction in between.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use revfs_store::types::{ChangesQuery, KeyRange, ListQuery, RangeQuery, Revision, Time};
+use revfs_store::{Command, Outcome, Position, ReadView, Store, StoreOptions};
+use tempfile::TempDir;
+
+use crate::random::{self, Random};
+use crate::reference::Reference;
+
+/// Small enough that every run rotates, commits and compacts all the time.
+fn options() -> StoreOptions {
+    StoreOptions {
+        map_bytes: 1 << 30,
+        commit_interval: Duration::from_millis(5),
+        commit_changes: 60,
+        compaction_batch: 7,
+        compaction_pause: Duration::from_millis(1),
+        ..StoreOptions::default()
+    }
+}
+
+struct Bench {
+    directory: TempDir,
+    store: Option<Store>,
+    reference: Reference,
+    log: Vec<(Command, Outcome)>,
+    random: Random,
+    time: i64,
+}
+
+impl Bench {
+    fn new(seed: u64) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Some(Store::create(directory.path(), options()).unwrap());
+        let reference = Reference::new();
+        Self { directory, store, reference, log: Vec::new(), random: Random::new(seed), time: 0 }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn apply(&mut self) {
+        let (compacted, current) = (self.reference.compacted(), self.reference.current);
+        self.time += 3;
+        let command = random::command(&mut self.random, compacted, current, self.time);
+        let encoded = command.encode().unwrap();
+        assert_eq!(Command::decode(&encoded).unwrap(), command);
+        let index = u64::try_from(self.log.len()).unwrap() + 1;
+        let outcome = self.store().apply(position(index), &command).unwrap();
+        assert_eq!(outcome, self.reference.apply(&command), "command {index}: {command:?}");
+        self.log.push((command, outcome));
+    }
+
+    fn restart(&mut self) {
+        let store = self.store.take().unwrap();
+        store.close().unwrap();
+        drop(store);
+        let store = Store::open(self.directory.path(), options()).unwrap();
+        let last = u64::try_from(self.log.len()).unwrap();
+        assert_eq!(store.applied().index, last);
+        assert_eq!(store.committed(), store.applied());
+        self.store = Some(store);
+    }
+
+    fn crash(&mut self) {
+        self.store.take().unwrap().abandon();
+        let store = Store::open(self.directory.path(), options()).unwrap();
+        let committed = store.committed();
+        assert_eq!(committed, store.applied());
+        let expected =
+            if committed.index == 0 { Position::default() } else { position(committed.index) };
+        assert_eq!(committed, expected);
+        let from = usize::try_from(committed.index).unwrap();
+        assert!(from <= self.log.len());
+        for (at, (command, outcome)) in self.log.iter().enumerate().skip(from) {
+            let index = u64::try_from(at).unwrap() + 1;
+            assert_eq!(store.apply(position(index), command).unwrap(), *outcome, "replay {index}");
+        }
+        self.store = Some(store);
+    }
+
+    fn check(&mut self) {
+        let view = self.store().read_view().unwrap();
+        assert_eq!(view.current().0, self.reference.current);
+        assert_eq!(view.compacted().0, self.reference.compacted());
+        check_reads(&view, &self.reference, &mut self.random);
+        check_past(&view, &self.reference, &mut self.random, self.time);
+    }
+
+    /// Once the physical pass is through, exactly the rows that anybody may ask for are there.
+    fn check_rows(&mut self) {
+        let compacted = Revision(self.reference.compacted());
+        let store = self.store();
+        assert!(store.wait_compacted(compacted, Duration::from_secs(60)).unwrap());
+        let found = store.read_view().unwrap().verify().unwrap();
+        for (tree, rows) in self.reference.rows() {
+            assert!(found.contains(&(tree, rows)), "{tree:?}: {rows} expected in {found:?}");
+        }
+    }
+
+    /// All of one revision, not a sample.
+    fn check_whole(&mut self, at: Revision) {
+        let view = self.store().read_view().unwrap();
+        let query = RangeQuery::new(KeyRange::From(Bytes::from_static(b"")));
+        assert_eq!(view.range(at, &query), self.reference.range(at, &query));
+        for directory in random::DIRECTORIES {
+            let query = ListQuery {
+                directory: Bytes::from_static(directory),
+                after: Bytes::new(),
+                limit: 0,
+                with_values: true,
+            };
+            assert_eq!(view.list(at, &query), self.reference.list(at, &query));
+        }
+    }
+}
+
+fn position(index: u64) -> Position {
+    Position { index, raft: Bytes::from(format!("raft {index}")) }
+}
+
+fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
+    let (compacted, current) = (reference.compacted(), reference.current);
+    let at = random::revision(r, compacted, current);
+    let key = random::key(r);
+    assert_eq!(view.get(at, &key, false), reference.get(at, &key), "get {key:?} at {at}");
+    let query = random::query(r);
+    assert_eq!(view.range(at, &query), reference.range(at, &query), "{query:?} at {at}");
+    let directory = Bytes::from_static(r.pick(random::DIRECTORIES));
+    let (found, expected) = (view.directory(at, &directory), reference.directory(at, &directory));
+    assert_eq!(found, expected, "directory {directory:?} at {at}");
+    let after = if r.one_in(2) { Bytes::new() } else { random::key(r) };
+    let query = ListQuery { directory, after, limit: r.index(4), with_values: r.one_in(2) };
+    assert_eq!(view.list(at, &query), reference.list(at, &query), "{query:?} at {at}");
+}
+
+fn check_past(view: &ReadView, reference: &Reference, r: &mut Random, time: i64) {
+    let (compacted, current) = (reference.compacted(), reference.current);
+    let at = random::revision(r, compacted, current);
+    let (key, limit) = (random::key(r), r.index(4));
+    let found = view.history(&key, at, limit, false).unwrap();
+    assert_eq!(found, reference.history(&key, at, limit), "history of {key:?} at most {at}");
+    assert_eq!(view.stamp(at), reference.stamp(at));
+    let moment = Time(time - i64::try_from(r.below(300)).unwrap());
+    assert_eq!(view.revision_at(moment), reference.revision_at(moment), "{moment:?}");
+    let query = ChangesQuery {
+        ranges: (0..=r.index(2)).map(|_| random::range(r)).collect(),
+        from: at,
+        to: if r.one_in(2) { Revision::NONE } else { random::revision(r, compacted, current) },
+        newest_first: r.one_in(2),
+        limit: r.index(5),
+        scan_limit: if r.one_in(3) { 0 } else { r.index(40) },
+        keys_only: r.one_in(2),
+    };
+    // A query from the beginning of time over everything is slow for nothing.
+    if query.scan_limit != 0 || query.limit != 0 {
+        assert_eq!(view.changes(&query), reference.changes(&query), "{query:?}");
+    }
+}
+
+/// `REVFS_STEPS` makes a longer run.
+fn steps() -> usize {
+    std::env::var("REVFS_STEPS").map_or(20_000, |steps| steps.parse().unwrap())
+}
+
+#[test]
+fn random_commands_are_answered_as_the_reference_answers_them() {
+    let mut bench = Bench::new(random::seed());
+    for _ in 0..steps() {
+        bench.apply();
+        if bench.random.one_in(3) {
+            bench.check();
+        }
+        match bench.random.below(400) {
+            0 => bench.restart(),
+            1 => bench.crash(),
+            2 => drop(bench.store().commit().unwrap()),
+            3 => bench.check_rows(),
+            4..12 => {
+                let (compacted, current) = (bench.reference.compacted(), bench.reference.current);
+                let at = random::revision(&mut bench.random, compacted, current);
+                bench.check_whole(at);
+            }
+            _ => {}
+        }
+    }
+    // A generator that makes nothing but refusals would prove nothing.
+    let refused = bench.log.iter().filter(|(_, outcome)| outcome.result.is_err()).count();
+    println!(
+        "{} commands: {refused} refused, {} revisions, compacted at {}",
+        bench.log.len(),
+        bench.reference.current,
+        bench.reference.compacted()
+    );
+    assert!(refused < bench.log.len() / 2);
+    assert!(bench.reference.current > u64::try_from(bench.log.len()).unwrap() / 4);
+    bench.check_rows();
+    bench.restart();
+    bench.check_rows();
+    for at in bench.reference.compacted().max(1)..=bench.reference.current {
+        bench.check_whole(Revision(at));
+    }
+}

@@ -1,0 +1,672 @@
+//! The reference: what a revisioned key space answers, on plain maps, as slow as it is plain.
+//!
+//! Written from the rules (etcd's data model; the doc comments of the operations), not from the
+//! store: the whole state is copied for every revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use revfs_store::schema::Tree;
+use revfs_store::types::{
+    ChangeKind, ChangesQuery, ChangesResult, Compare, CompareResult, CompareTarget, DirectoryState,
+    Event, KEY_BYTES_MAX, KeyRange, KeyValue, LeaseId, ListEntry, ListQuery, ListResult, Op,
+    OpAnswer, RangeQuery, RangeResult, Revision, RevisionEvents, Stamp, Time, Txn, TxnAnswer,
+};
+use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal, escaped_bytes};
+
+type Names = BTreeMap<Bytes, (BTreeSet<Bytes>, u64, i64)>;
+
+/// The key space at one revision.
+#[derive(Clone, Default)]
+struct Moment {
+    keys: BTreeMap<Bytes, KeyValue>,
+    /// Per directory its names, and when they last changed.
+    directories: Names,
+}
+
+pub(crate) struct Reference {
+    pub(crate) current: u64,
+    pub(crate) compacted: Option<u64>,
+    time: i64,
+    moments: BTreeMap<u64, Rc<Moment>>,
+    stamps: BTreeMap<u64, Stamp>,
+    /// Changes of each revision in order, with the new version.
+    events: BTreeMap<u64, Vec<Event>>,
+    leases: BTreeSet<i64>,
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap()
+}
+
+fn without_value(mut kv: KeyValue, drop_value: bool) -> KeyValue {
+    if drop_value {
+        kv.value = Bytes::new();
+    }
+    kv
+}
+
+fn directory_of(key: &[u8]) -> (Bytes, Bytes) {
+    let at = key.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+    (Bytes::copy_from_slice(&key[..at]), Bytes::copy_from_slice(&key[at..]))
+}
+
+/// Every directory with its names, from the keys alone.
+fn names_of(keys: &BTreeMap<Bytes, KeyValue>) -> BTreeMap<Bytes, BTreeSet<Bytes>> {
+    let mut all: BTreeMap<Bytes, BTreeSet<Bytes>> = BTreeMap::new();
+    for key in keys.keys() {
+        let (mut directory, name) = directory_of(key);
+        all.entry(directory.clone()).or_default().insert(name);
+        while !directory.is_empty() {
+            let inner = &directory[..directory.len() - 1];
+            let at = inner.iter().rposition(|&b| b == b'/').map_or(0, |at| at + 1);
+            let parent = directory.slice(..at);
+            all.entry(parent.clone()).or_default().insert(directory.slice(at..));
+            directory = parent;
+        }
+    }
+    all
+}
+
+/// A transaction under way.
+struct Run<'r> {
+    reference: &'r Reference,
+    keys: BTreeMap<Bytes, KeyValue>,
+    events: Vec<Event>,
+    main: u64,
+    time: i64,
+}
+
+/// One write of an operation, with the way to it: (operation, branch) at each depth.
+struct Write {
+    path: Vec<(usize, bool)>,
+    is_put: bool,
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+}
+
+fn writes(ops: &[Op], path: &[(usize, bool)], branch: bool, out: &mut Vec<Write>) {
+    for (at, op) in ops.iter().enumerate() {
+        let mut path = path.to_vec();
+        path.push((at, branch));
+        let mut add = |is_put: bool, range: &KeyRange| {
+            let (start, end) = match range {
+                KeyRange::Key(key) => (key.to_vec(), Some([&key[..], b"\0"].concat())),
+                KeyRange::Span { start, end } => (start.to_vec(), Some(end.to_vec())),
+                KeyRange::From(start) => (start.to_vec(), None),
+            };
+            if end.as_ref().is_none_or(|end| *end > start) {
+                out.push(Write { path: path.clone(), is_put, start, end });
+            }
+        };
+        match op {
+            Op::Put { key, .. } | Op::Append { key, .. } => add(true, &KeyRange::Key(key.clone())),
+            Op::Delete { range, .. } => add(false, range),
+            Op::Range(_) => {}
+            Op::Move { from, to } => {
+                add(true, &KeyRange::prefix(to));
+                add(false, &KeyRange::prefix(from));
+            }
+            Op::MoveKey { from, to } => {
+                if from != to {
+                    add(true, &KeyRange::Key(to.clone()));
+                    add(false, &KeyRange::Key(from.clone()));
+                }
+            }
+            Op::Restore { range, .. } => add(true, range),
+            Op::Txn(txn) => {
+                writes(&txn.success, &path, true, out);
+                writes(&txn.failure, &path, false, out);
+            }
+        }
+    }
+}
+
+/// Whether two writes can happen in one run of the transaction, by two operations.
+fn meet(a: &Write, b: &Write) -> bool {
+    for (x, y) in a.path.iter().zip(&b.path) {
+        if x.1 != y.1 {
+            return false;
+        }
+        if x.0 != y.0 {
+            return true;
+        }
+    }
+    false
+}
+
+fn overlap(a: &Write, b: &Write) -> bool {
+    a.end.as_ref().is_none_or(|end| b.start < *end)
+        && b.end.as_ref().is_none_or(|end| a.start < *end)
+}
+
+fn has_duplicates(ops: &[Op]) -> bool {
+    let mut all = Vec::new();
+    writes(ops, &[], true, &mut all);
+    all.iter().enumerate().any(|(at, a)| {
+        all[at + 1..].iter().any(|b| (a.is_put || b.is_put) && meet(a, b) && overlap(a, b))
+    })
+}
+
+fn form(op: &Op) -> Result<(), Refusal> {
+    let key = |key: &Bytes| match escaped_bytes(key) {
+        0 => Err(Refusal::KeyEmpty),
+        bytes if bytes > KEY_BYTES_MAX => Err(Refusal::KeyTooLong { bytes, max: KEY_BYTES_MAX }),
+        _ => Ok(()),
+    };
+    match op {
+        Op::Put { key: own, .. } | Op::Append { key: own, .. } => key(own),
+        Op::MoveKey { from, to } => key(from).and_then(|()| key(to)),
+        Op::Move { from, to } if from.starts_with(to) || to.starts_with(from) => {
+            Err(Refusal::MoveOverlaps)
+        }
+        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).try_for_each(form),
+        _ => Ok(()),
+    }
+}
+
+/// Which branch runs, nested ones beside their operation.
+struct Choice {
+    succeeded: bool,
+    nested: BTreeMap<usize, Choice>,
+}
+
+impl Reference {
+    pub(crate) fn new() -> Self {
+        Self {
+            current: 1,
+            compacted: None,
+            time: 0,
+            moments: [(1, Rc::default())].into(),
+            stamps: [(1, Stamp { revision: Revision(1), ..Stamp::default() })].into(),
+            events: BTreeMap::new(),
+            leases: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn compacted(&self) -> u64 {
+        self.compacted.unwrap_or(0)
+    }
+
+    fn now(&self) -> &Moment {
+        &self.moments[&self.current]
+    }
+
+    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
+        let time = command.time.0.max(self.time);
+        let result = match &command.body {
+            Body::Txn(txn) => self.txn(txn, time, command).map(Done::Txn),
+            Body::Compact { revision } => self.compact(*revision).map(|()| Done::Compacted),
+            Body::LeaseGrant { id, ttl_seconds } => match id.0 {
+                0 => Err(Refusal::LeaseIdZero),
+                own if !self.leases.insert(own) => Err(Refusal::LeaseExists),
+                _ => Ok(Done::LeaseGranted { id: *id, ttl_seconds: *ttl_seconds }),
+            },
+            Body::LeaseRevoke { id } => self.revoke(*id, time, command),
+        };
+        Outcome { revision: Revision(self.current), result }
+    }
+
+    fn revoke(&mut self, id: LeaseId, time: i64, command: &Command) -> Result<Done, Refusal> {
+        if !self.leases.remove(&id.0) {
+            return Err(Refusal::LeaseNotFound);
+        }
+        let mut run = self.run(time);
+        let own: Vec<Bytes> =
+            run.keys.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
+        for key in &own {
+            run.delete(key);
+        }
+        let (keys, events) = (run.keys, run.events);
+        self.commit(keys, events, time, command);
+        Ok(Done::LeaseRevoked { deleted: count(own.len()) })
+    }
+
+    fn compact(&mut self, at: Revision) -> Result<(), Refusal> {
+        if let Some(compacted) = self.compacted.filter(|&compacted| at.0 <= compacted) {
+            return Err(Refusal::Compacted { requested: at, compacted: Revision(compacted) });
+        }
+        if at.0 > self.current {
+            return Err(Refusal::Future { requested: at, current: Revision(self.current) });
+        }
+        self.compacted = Some(at.0);
+        self.moments.retain(|&main, _| main >= at.0);
+        Ok(())
+    }
+
+    fn run(&self, time: i64) -> Run<'_> {
+        let keys = self.now().keys.clone();
+        Run { reference: self, keys, events: Vec::new(), main: self.current + 1, time }
+    }
+
+    fn txn(&mut self, txn: &Txn, time: i64, command: &Command) -> Result<TxnAnswer, Refusal> {
+        for branch in [&txn.success, &txn.failure] {
+            branch.iter().try_for_each(form)?;
+            if has_duplicates(branch) {
+                return Err(Refusal::DuplicateKey);
+            }
+        }
+        let choice = self.choose(txn);
+        self.needs(txn, &choice)?;
+        let mut run = self.run(time);
+        let answer = run.branch(txn, &choice)?;
+        let (keys, events) = (run.keys, run.events);
+        self.commit(keys, events, time, command);
+        Ok(answer)
+    }
+
+    fn commit(
+        &mut self,
+        keys: BTreeMap<Bytes, KeyValue>,
+        events: Vec<Event>,
+        time: i64,
+        command: &Command,
+    ) {
+        if events.is_empty() {
+            return;
+        }
+        let before = self.now().directories.clone();
+        self.current += 1;
+        let mut directories = Names::new();
+        for (directory, names) in names_of(&keys) {
+            let unchanged = before.get(&directory).filter(|(old, ..)| *old == names);
+            let (changed, at) = unchanged.map_or((self.current, time), |(_, c, t)| (*c, *t));
+            directories.insert(directory, (names, changed, at));
+        }
+        self.time = time;
+        self.moments.insert(self.current, Rc::new(Moment { keys, directories }));
+        self.events.insert(self.current, events);
+        let stamp = Stamp {
+            revision: Revision(self.current),
+            time: Time(time),
+            author: command.author.clone(),
+            note: command.note.clone(),
+        };
+        self.stamps.insert(self.current, stamp);
+    }
+
+    fn choose(&self, txn: &Txn) -> Choice {
+        let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
+        let branch = if succeeded { &txn.success } else { &txn.failure };
+        let nested = branch.iter().enumerate().filter_map(|(at, op)| match op {
+            Op::Txn(nested) => Some((at, self.choose(nested))),
+            _ => None,
+        });
+        Choice { succeeded, nested: nested.collect() }
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let found: Vec<&KeyValue> =
+            self.now().keys.values().filter(|kv| compare.range.contains(&kv.key)).collect();
+        if found.is_empty() {
+            return !matches!(compare.target, CompareTarget::Value(_))
+                && holds_for(&KeyValue::default(), compare);
+        }
+        found.into_iter().all(|kv| holds_for(kv, compare))
+    }
+
+    fn needs(&self, txn: &Txn, choice: &Choice) -> Result<(), Refusal> {
+        let branch = if choice.succeeded { &txn.success } else { &txn.failure };
+        for (at, op) in branch.iter().enumerate() {
+            match op {
+                Op::Put { key, lease, ignore_value, ignore_lease, .. } => {
+                    if (*ignore_value || *ignore_lease) && !self.now().keys.contains_key(key) {
+                        return Err(Refusal::KeyNotFound);
+                    }
+                    if !ignore_lease && lease.0 != 0 && !self.leases.contains(&lease.0) {
+                        return Err(Refusal::LeaseNotFound);
+                    }
+                }
+                Op::Restore { revision, .. } => match self.resolve(*revision) {
+                    Err(ReadError::Compacted { requested, compacted }) => {
+                        return Err(Refusal::Compacted { requested, compacted });
+                    }
+                    Err(ReadError::Future { requested, current }) => {
+                        return Err(Refusal::Future { requested, current });
+                    }
+                    Err(ReadError::Store(_)) => unreachable!("the reference has no disk"),
+                    Ok(_) => {}
+                },
+                Op::Txn(nested) => self.needs(nested, &choice.nested[&at])?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, at: Revision) -> Result<u64, ReadError> {
+        let main = if at.0 == 0 { self.current } else { at.0 };
+        if main > self.current {
+            return Err(ReadError::Future { requested: at, current: Revision(self.current) });
+        }
+        match self.compacted {
+            Some(compacted) if main < compacted => {
+                Err(ReadError::Compacted { requested: at, compacted: Revision(compacted) })
+            }
+            _ => Ok(main),
+        }
+    }
+
+    fn moment(&self, at: Revision) -> Result<&Moment, ReadError> {
+        Ok(&self.moments[&self.resolve(at)?])
+    }
+
+    pub(crate) fn get(&self, at: Revision, key: &Bytes) -> Result<Option<KeyValue>, ReadError> {
+        Ok(self.moment(at)?.keys.get(key).cloned())
+    }
+
+    pub(crate) fn range(&self, at: Revision, query: &RangeQuery) -> Result<RangeResult, ReadError> {
+        Ok(range_of(&self.moment(at)?.keys, query))
+    }
+
+    pub(crate) fn directory(&self, at: Revision, path: &[u8]) -> Result<DirectoryState, ReadError> {
+        let found = self.moment(at)?.directories.get(path);
+        Ok(found.map_or(DirectoryState::default(), |(names, changed, time)| DirectoryState {
+            names: count(names.len()),
+            changed: Revision(*changed),
+            time: Time(*time),
+        }))
+    }
+
+    pub(crate) fn list(&self, at: Revision, query: &ListQuery) -> Result<ListResult, ReadError> {
+        let moment = self.moment(at)?;
+        let empty = BTreeSet::new();
+        let names = moment.directories.get(&query.directory).map_or(&empty, |(names, ..)| names);
+        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let mut result = ListResult::default();
+        for name in names.iter().filter(|&name| query.after.is_empty() || *name > query.after) {
+            if result.entries.len() == limit {
+                result.more = true;
+                break;
+            }
+            let key = Bytes::from([&query.directory[..], &name[..]].concat());
+            let kv = moment.keys.get(&key).cloned();
+            result.entries.push(ListEntry {
+                name: name.clone(),
+                kv: kv.map(|kv| without_value(kv, !query.with_values)),
+                directory: name.ends_with(b"/").then(|| self.directory(at, &key)).transpose()?,
+            });
+        }
+        Ok(result)
+    }
+
+    pub(crate) fn history(
+        &self,
+        key: &Bytes,
+        at_most: Revision,
+        limit: usize,
+    ) -> Vec<(Event, Stamp)> {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        let at_most = if at_most.0 == 0 { self.current } else { at_most.0 };
+        let compacted = self.compacted();
+        let all = self.events.iter().rev().flat_map(|(&main, events)| {
+            events.iter().filter(|event| event.kv.key == *key).map(move |event| (main, event))
+        });
+        let mut found = Vec::new();
+        let mut base_seen = false;
+        for (main, event) in all {
+            let is_base =
+                main <= compacted && !std::mem::replace(&mut base_seen, main <= compacted);
+            let is_kept = main > compacted
+                || (is_base && (event.kind == ChangeKind::Put || main == compacted));
+            if is_kept && main <= at_most && found.len() < limit {
+                let stamp = if main < compacted {
+                    Stamp { revision: Revision(main), time: event.kv.time, ..Stamp::default() }
+                } else {
+                    self.stamps[&main].clone()
+                };
+                found.push((event.clone(), stamp));
+            }
+        }
+        found
+    }
+
+    pub(crate) fn stamp(&self, at: Revision) -> Result<Stamp, ReadError> {
+        Ok(self.stamps[&self.resolve(at)?].clone())
+    }
+
+    pub(crate) fn revision_at(&self, time: Time) -> Result<Revision, ReadError> {
+        let low = self.compacted().max(1);
+        if low > 1 && self.stamps[&low].time > time {
+            let (requested, compacted) = (Revision(low - 1), Revision(low));
+            return Err(ReadError::Compacted { requested, compacted });
+        }
+        let last =
+            self.stamps.range(low..).filter(|(main, s)| **main == 1 || s.time <= time).next_back();
+        Ok(Revision(*last.unwrap().0))
+    }
+
+    /// How many rows each tree holds when nothing is left to compact.
+    pub(crate) fn rows(&self) -> Vec<(Tree, u64)> {
+        let base = self.compacted();
+        let empty = Rc::new(Moment::default());
+        let alive = self.moments.get(&base).unwrap_or(&empty);
+        let later = || self.events.range(base + 1..).map(|(_, events)| count(events.len()));
+        let at_base = self.events.get(&base).map_or(&[][..], |events| events);
+        let tombstones = at_base.iter().filter(|event| event.kind == ChangeKind::Delete).count();
+        let keys = count(alive.keys.len()) + count(tombstones) + later().sum::<u64>();
+        let revisions = count(at_base.len()) + later().sum::<u64>();
+        let times = count(self.stamps.range(base.max(2)..).count());
+        let mut names: u64 = alive.directories.values().map(|(names, ..)| count(names.len())).sum();
+        let mut directories = count(alive.directories.len());
+        let mut before = alive;
+        for (_, after) in self.moments.range(base + 1..) {
+            let all = before.directories.keys().chain(after.directories.keys());
+            for directory in all.collect::<BTreeSet<_>>() {
+                let none = BTreeSet::new();
+                let of = |m: &Moment| m.directories.get(directory).map(|d| d.0.clone());
+                let (old, new) = (of(before).unwrap_or(none.clone()), of(after).unwrap_or(none));
+                let changed = count(old.symmetric_difference(&new).count());
+                names += changed;
+                directories += u64::from(changed > 0);
+            }
+            before = after;
+        }
+        let attached = self.now().keys.values().filter(|kv| kv.lease.0 != 0).count();
+        vec![
+            (Tree::Keys, keys),
+            (Tree::Revisions, revisions),
+            (Tree::Times, times),
+            (Tree::Names, names),
+            (Tree::Directories, directories),
+            (Tree::Leases, count(self.leases.len())),
+            (Tree::Attachments, count(attached)),
+        ]
+    }
+
+    pub(crate) fn changes(&self, query: &ChangesQuery) -> Result<ChangesResult, ReadError> {
+        let compacted = self.compacted();
+        if query.from.0 < compacted {
+            let (requested, compacted) = (query.from, Revision(compacted));
+            return Err(ReadError::Compacted { requested, compacted });
+        }
+        let to = if query.to.0 == 0 { self.current } else { query.to.0.min(self.current) };
+        let mut mains: Vec<u64> = (query.from.0.max(2)..=to).collect();
+        if query.newest_first {
+            mains.reverse();
+        }
+        let mut result = ChangesResult::default();
+        for (looked_at, main) in mains.into_iter().enumerate() {
+            if (query.limit != 0 && result.revisions.len() == query.limit)
+                || (query.scan_limit != 0 && looked_at == query.scan_limit)
+            {
+                result.next = Some(Revision(main));
+                break;
+            }
+            let events: Vec<Event> = self.events[&main]
+                .iter()
+                .filter(|event| query.ranges.iter().any(|range| range.contains(&event.kv.key)))
+                .map(|event| Event {
+                    kind: event.kind,
+                    kv: without_value(event.kv.clone(), query.keys_only),
+                })
+                .collect();
+            if !events.is_empty() {
+                result.revisions.push(RevisionEvents { stamp: self.stamps[&main].clone(), events });
+            }
+        }
+        Ok(result)
+    }
+}
+
+fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
+    let order = match &compare.target {
+        CompareTarget::Version(x) => kv.version.cmp(x),
+        CompareTarget::CreateRevision(x) => kv.create_revision.cmp(x),
+        CompareTarget::ModRevision(x) => kv.mod_revision.cmp(x),
+        CompareTarget::Value(x) => kv.value.cmp(x),
+        CompareTarget::Lease(x) => kv.lease.cmp(x),
+    };
+    match compare.result {
+        CompareResult::Equal => order.is_eq(),
+        CompareResult::NotEqual => order.is_ne(),
+        CompareResult::Less => order.is_lt(),
+        CompareResult::Greater => order.is_gt(),
+    }
+}
+
+fn range_of(keys: &BTreeMap<Bytes, KeyValue>, query: &RangeQuery) -> RangeResult {
+    let found: Vec<&KeyValue> = keys.values().filter(|kv| query.range.contains(&kv.key)).collect();
+    let total = count(found.len());
+    if query.count_only {
+        return RangeResult { count: total, ..RangeResult::default() };
+    }
+    let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+    let more = found.len() > limit;
+    let kvs = found.into_iter().take(limit).map(|kv| without_value(kv.clone(), query.keys_only));
+    RangeResult { kvs: kvs.collect(), count: total, more }
+}
+
+impl Run<'_> {
+    fn branch(&mut self, txn: &Txn, choice: &Choice) -> Result<TxnAnswer, Refusal> {
+        let before = self.events.len();
+        let mut answers = Vec::new();
+        for (at, op) in
+            if choice.succeeded { &txn.success } else { &txn.failure }.iter().enumerate()
+        {
+            answers.push(match op {
+                Op::Txn(nested) => OpAnswer::Txn(self.branch(nested, &choice.nested[&at])?),
+                op => self.op(op)?,
+            });
+        }
+        let revision = if self.events.is_empty() { self.main - 1 } else { self.main };
+        Ok(TxnAnswer {
+            succeeded: choice.succeeded,
+            revision: Revision(revision),
+            changed: self.events.len() > before,
+            answers,
+        })
+    }
+
+    fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId, source: Option<&KeyValue>) {
+        let old = self.keys.get(key);
+        let main = Revision(self.main);
+        let mut kv = KeyValue {
+            key: key.clone(),
+            value_bytes: count(value.len()),
+            value,
+            create_revision: old.map_or(main, |old| old.create_revision),
+            mod_revision: main,
+            version: old.map_or(0, |old| old.version) + 1,
+            lease,
+            time: Time(self.time),
+            content_revision: main,
+            content_time: Time(self.time),
+            birth_revision: old.map_or(main, |old| old.birth_revision),
+        };
+        if let Some(source) = source {
+            kv.content_revision = source.content_revision;
+            kv.content_time = source.content_time;
+            kv.birth_revision = source.birth_revision;
+        }
+        self.keys.insert(key.clone(), kv.clone());
+        self.events.push(Event { kind: ChangeKind::Put, kv });
+    }
+
+    fn delete(&mut self, key: &Bytes) -> Option<KeyValue> {
+        let old = self.keys.remove(key)?;
+        let (mod_revision, time) = (Revision(self.main), Time(self.time));
+        let kv = KeyValue { key: key.clone(), mod_revision, time, ..KeyValue::default() };
+        self.events.push(Event { kind: ChangeKind::Delete, kv });
+        Some(old)
+    }
+
+    fn within(&self, range: &KeyRange) -> Vec<Bytes> {
+        self.keys.keys().filter(|key| range.contains(key)).cloned().collect()
+    }
+
+    fn rename(&mut self, from: &Bytes, to: &Bytes) -> Result<(), Refusal> {
+        form(&Op::put(to.clone(), ""))?;
+        let source = self.keys[from].clone();
+        self.put(to, source.value.clone(), source.lease, Some(&source));
+        self.delete(from);
+        Ok(())
+    }
+
+    fn op(&mut self, op: &Op) -> Result<OpAnswer, Refusal> {
+        Ok(match op {
+            Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease } => {
+                let old = self.keys.get(key).cloned();
+                let value = if *ignore_value { old.clone().unwrap().value } else { value.clone() };
+                let lease = if *ignore_lease { old.clone().unwrap().lease } else { *lease };
+                self.put(key, value, lease, None);
+                OpAnswer::Put { prev_kv: old.filter(|_| *prev_kv) }
+            }
+            Op::Append { key, value } => {
+                let old = self.keys.get(key).cloned().unwrap_or_default();
+                let whole = Bytes::from([&old.value[..], &value[..]].concat());
+                let value_bytes = count(whole.len());
+                self.put(key, whole, old.lease, None);
+                OpAnswer::Append { value_bytes }
+            }
+            Op::Delete { range, prev_kv } => {
+                let old: Vec<KeyValue> =
+                    self.within(range).iter().map(|key| self.delete(key).unwrap()).collect();
+                OpAnswer::Delete {
+                    deleted: count(old.len()),
+                    prev_kvs: if *prev_kv { old } else { Vec::new() },
+                }
+            }
+            Op::Range(query) => OpAnswer::Range(range_of(&self.keys, query)),
+            Op::Move { from, to } => {
+                let moved = self.within(&KeyRange::prefix(from));
+                for key in &moved {
+                    let target = Bytes::from([&to[..], &key[from.len()..]].concat());
+                    self.rename(key, &target)?;
+                }
+                OpAnswer::Move { moved: count(moved.len()) }
+            }
+            Op::MoveKey { from, to } => {
+                let moves = from != to && self.keys.contains_key(from);
+                if moves {
+                    self.rename(from, to)?;
+                }
+                OpAnswer::Move { moved: u64::from(moves) }
+            }
+            Op::Restore { range, revision } => self.restore(range, *revision),
+            Op::Txn(_) => unreachable!("branch takes nested transactions"),
+        })
+    }
+
+    fn restore(&mut self, range: &KeyRange, revision: Revision) -> OpAnswer {
+        let then = self.reference.moment(revision).unwrap();
+        let (mut put, mut deleted) = (0, 0);
+        for (key, kv) in then.keys.iter().filter(|(key, _)| range.contains(key)) {
+            if self.keys.get(key).is_some_and(|own| own.mod_revision == kv.mod_revision) {
+                continue;
+            }
+            let known = self.reference.leases.contains(&kv.lease.0);
+            let lease = if known { kv.lease } else { LeaseId(0) };
+            self.put(key, kv.value.clone(), lease, Some(kv));
+            put += 1;
+        }
+        for key in self.within(range) {
+            if !then.keys.contains_key(&key) {
+                self.delete(&key);
+                deleted += 1;
+            }
+        }
+        OpAnswer::Restore { put, deleted }
+    }
+}
