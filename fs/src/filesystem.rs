@@ -17,6 +17,7 @@ use revfs_api::keyspace::{Read, ReadAnswer, Revision};
 
 use crate::attributes::Defaults;
 use crate::coherence::Coherence;
+use crate::commit::Writing;
 use crate::errno::errno;
 use crate::handle::HandleTable;
 use crate::node::Node;
@@ -110,6 +111,8 @@ pub struct Filesystem {
     pub(crate) handles: HandleTable,
     /// Files created here whose first commit is still to come, by directory and component.
     pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
+    /// What the operations that change something share.
+    pub(crate) writing: Writing,
     /// To the thread that tells the kernel to forget.
     pub(crate) notices: Notices,
     /// How far the kernel has been told of changes made elsewhere.
@@ -133,6 +136,7 @@ impl Filesystem {
             nodes: NodeTable::new(options.root.clone()),
             handles: HandleTable::default(),
             unborn: Mutex::default(),
+            writing: Writing::new(options.staged_bytes_max),
             coherence: Coherence::default(),
             sequence: AtomicU64::new(0),
             floor: AtomicU64::new(0),

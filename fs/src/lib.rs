@@ -6,7 +6,9 @@
 //! [`revfs_api::KeySpace`].
 
 pub mod attributes;
+mod closing;
 pub mod coherence;
+pub mod commit;
 pub mod errno;
 pub mod filesystem;
 pub mod found;
@@ -18,9 +20,12 @@ pub mod listing;
 pub mod memory;
 pub mod node;
 pub mod node_table;
+pub mod note;
 pub mod notices;
 pub mod ops;
 pub mod path;
+pub mod refused;
 pub mod resolve;
 pub mod staged;
 mod status;
+mod stored;

@@ -154,6 +154,15 @@ impl NodeTable {
         Some(node)
     }
 
+    /// A detached file is back under the name `key`, unless another has it by now.
+    pub fn attach(&self, node: &Arc<Node>, key: &Bytes) {
+        let mut maps = self.maps.lock();
+        let place = Place::File { key: key.clone() };
+        if maps.by_ino.contains_key(&node.ino) && !maps.by_place.contains_key(&place) {
+            Self::place_again(&mut maps, node.ino, place);
+        }
+    }
+
     /// The live file `from` is now called `to`; what stood there is detached.
     pub fn move_file(&self, from: &Bytes, to: &Bytes) {
         let mut maps = self.maps.lock();

@@ -2,16 +2,27 @@
 //! [`Filesystem`](crate::filesystem::Filesystem) that takes plain arguments and answers with the truth
 //! or an errno; who sends the answer, and how, is not known here.
 
+mod create;
+mod fsync;
 mod getattr;
 mod hidden;
 mod lookup;
+mod open;
 mod open_to_read;
 mod read;
 mod readdir;
 mod readlink;
+mod remove;
+mod rename;
+mod setattr;
 mod statfs;
+mod write;
 mod xattr_get;
+mod xattr_set;
 
+pub use open::Opened;
 pub use open_to_read::Pages;
 pub use readdir::{DirectoryEntry, bare_attr};
+pub use setattr::SetAttr;
 pub use statfs::Statistics;
+pub use write::WriteRequest;

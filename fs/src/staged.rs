@@ -1,7 +1,19 @@
 //! What is written but not yet committed belongs to the inode: one staged copy, shared by all open
 //! handles of a file.
+//!
+//! The life of a staged copy: the first change of a file stages its whole content as this mount shows
+//! it, with its attributes; further changes change the copy. A commit takes a [`Draft`] of it (cheap:
+//! the bytes are shared, and copied only if somebody writes meanwhile), sends it, and afterwards
+//! [`FileState::settle`]s: if nothing was written meanwhile nothing is staged any more, else what was
+//! written stays staged on top of what has just been committed.
+//!
+//! How a copy came about decides what its commit asks of the store ([`Basis`]): a rewrite wins over
+//! what is there, a change in the middle is only good on the content that it was made on, and appended
+//! bytes go to the end of whatever is there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use revfs_api::keyspace::{KeyValue, Revision, Time};
@@ -60,6 +72,13 @@ pub struct FileState {
     pub life: Life,
     pub content: Option<Content>,
     pub staged: Option<Staged>,
+    /// Unlinked or replaced through this mount: what is staged is for its open handles only.
+    pub is_private: bool,
+    /// The kernel holds pages of a content that was refused, or lacks what others appended. Until it
+    /// has dropped them, pages that it writes back are not taken for new content.
+    pub(crate) has_stale_pages: bool,
+    /// Changes of what is staged, counted, so that a commit sees whether there was one meanwhile.
+    pub(crate) generation: u64,
 }
 
 /// Content and attributes that only this mount sees.
@@ -71,6 +90,114 @@ pub struct Staged {
     pub attributes: Attributes,
     /// mtime that the mount shows until the commit, if none was set by hand.
     pub modified: Time,
+    pub(crate) basis: Basis,
+    /// The attributes that the store has; `None` for a file that it has not.
+    pub(crate) stored: Option<Attributes>,
+    /// What is known of the place of a file to be created.
+    pub(crate) creation: Creation,
+    /// The operations since the last commit, repeats left out.
+    pub(crate) steps: Vec<Step>,
+    /// What was sent with which number, if its outcome is not known yet.
+    pub(crate) uncertain: Option<Box<(u64, Draft)>>,
+    pub(crate) written: Instant,
+    pub(crate) charge: Charge,
+}
+
+/// What the staged bytes rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// Written from empty: wins over what is there.
+    Rewrite,
+    /// Changed in the middle of the content of this put.
+    Change { modified: Revision, content: Revision },
+    /// The first `kept` bytes are the content of this put, the rest goes behind whatever is there.
+    Append { kept: usize, modified: Revision, content: Revision },
+}
+
+impl Basis {
+    pub(crate) fn append_to(content: &Content) -> Self {
+        Self::Append {
+            kept: content.bytes.len(),
+            modified: content.mod_revision,
+            content: content.content_revision,
+        }
+    }
+
+    fn as_change(self) -> Self {
+        match self {
+            Self::Append { modified, content, .. } => Self::Change { modified, content },
+            Self::Rewrite | Self::Change { .. } => self,
+        }
+    }
+}
+
+/// How a file that is not in the store yet may come into it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Creation {
+    /// O_EXCL: the name must not have been taken meanwhile.
+    pub is_exclusive: bool,
+    /// Opened with O_TRUNC: if the file is gone, its name may be created again.
+    pub may_repeat: bool,
+    /// The directory has a marker, so its absence means that the directory was removed.
+    pub parent_marker: bool,
+    /// The directory's own key has a value, so that is no reason to refuse.
+    pub parent_value: bool,
+}
+
+/// One kind of operation in the note of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    Write,
+    Append,
+    Truncate,
+    Attributes,
+}
+
+/// A note has 4 KiB; alternating operations beyond this say nothing new.
+const STEPS_MAX: usize = 64;
+
+/// Where a WRITE goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    At(usize),
+    End,
+}
+
+/// What a commit sends: the staged copy at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub life: Life,
+    pub bytes: Arc<Vec<u8>>,
+    pub attributes: Attributes,
+    pub stored: Option<Attributes>,
+    pub basis: Basis,
+    pub creation: Creation,
+    pub steps: Vec<Step>,
+    pub generation: u64,
+}
+
+impl Draft {
+    /// The bytes that a commit sends.
+    pub(crate) fn value(&self) -> Bytes {
+        match self.basis {
+            Basis::Append { kept, .. } if !self.life.is_unborn() => self.whole().slice(kept..),
+            Basis::Append { .. } | Basis::Change { .. } | Basis::Rewrite => self.whole(),
+        }
+    }
+
+    pub(crate) fn whole(&self) -> Bytes {
+        Bytes::from_owner(SharedBytes(Arc::clone(&self.bytes)))
+    }
+}
+
+/// What a commit left in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    /// The key after the commit, its value left out.
+    pub kv: KeyValue,
+    /// The bytes it holds are not the ones that this mount showed: others had appended.
+    pub has_foreign_bytes: bool,
 }
 
 impl FileState {
@@ -78,5 +205,264 @@ impl FileState {
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.open > 0 || self.staged.is_some()
+    }
+
+    pub(crate) fn stage(&mut self, staged: Staged) {
+        debug_assert!(self.staged.is_none(), "a file has one staged copy");
+        self.generation += 1;
+        self.staged = Some(staged);
+    }
+
+    /// Changes the staged copy; `None` if there is none.
+    pub(crate) fn change<E>(
+        &mut self,
+        step: Step,
+        change: impl FnOnce(&mut Staged) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let staged = self.staged.as_mut()?;
+        let changed = change(staged);
+        if changed.is_ok() {
+            staged.note(step);
+            self.generation += 1;
+        }
+        Some(changed)
+    }
+
+    pub(crate) fn draft(&self) -> Option<Draft> {
+        let staged = self.staged.as_ref()?;
+        Some(Draft {
+            life: self.life,
+            bytes: Arc::clone(&staged.bytes),
+            attributes: staged.attributes.clone(),
+            stored: staged.stored.clone(),
+            basis: staged.basis,
+            creation: staged.creation,
+            steps: staged.steps.clone(),
+            generation: self.generation,
+        })
+    }
+
+    /// Takes note that `draft` is in the store. Returns whether something is still staged.
+    pub(crate) fn settle(&mut self, draft: &Draft, committed: &Committed) -> bool {
+        self.life = Life::of(&committed.kv);
+        let bytes = Bytes::from_owner(SharedBytes(Arc::clone(&draft.bytes)));
+        self.content = (!committed.has_foreign_bytes).then(|| Content {
+            mod_revision: committed.kv.mod_revision,
+            content_revision: committed.kv.content_revision,
+            bytes,
+        });
+        if self.generation == draft.generation {
+            self.staged = None;
+        }
+        let Some(staged) = self.staged.as_mut() else { return false };
+        let modified = committed.kv.mod_revision;
+        let content = committed.kv.content_revision;
+        staged.basis = match staged.basis {
+            Basis::Rewrite => Basis::Rewrite,
+            Basis::Change { .. } => Basis::Change { modified, content },
+            Basis::Append { .. } => Basis::Append { kept: draft.bytes.len(), modified, content },
+        };
+        staged.stored = Some(draft.attributes.clone());
+        staged.creation.is_exclusive = false;
+        staged.uncertain = None;
+        let done = draft.steps.len().min(staged.steps.len());
+        staged.steps.drain(..done);
+        true
+    }
+}
+
+impl Staged {
+    /// A copy of what the store has, about to be changed.
+    pub(crate) fn on_content(
+        content: &Content,
+        attributes: Attributes,
+        basis: Basis,
+        charge: Charge,
+        now: Time,
+    ) -> Self {
+        let bytes = if basis == Basis::Rewrite { Vec::new() } else { content.bytes.to_vec() };
+        Self {
+            bytes: Arc::new(bytes),
+            stored: Some(attributes.clone()),
+            attributes,
+            modified: now,
+            basis,
+            creation: Creation::default(),
+            steps: Vec::new(),
+            uncertain: None,
+            written: Instant::now(),
+            charge,
+        }
+    }
+
+    /// A file that the store does not have yet.
+    pub(crate) fn new_file(
+        attributes: Attributes,
+        creation: Creation,
+        charge: Charge,
+        now: Time,
+    ) -> Self {
+        // Whoever neither demanded a new file nor emptied an old one adds to what another may have
+        // put there meanwhile.
+        let basis = if creation.is_exclusive || creation.may_repeat {
+            Basis::Rewrite
+        } else {
+            Basis::Append { kept: 0, modified: Revision::NONE, content: Revision::NONE }
+        };
+        Self {
+            bytes: Arc::default(),
+            stored: None,
+            attributes,
+            modified: now,
+            basis,
+            creation,
+            steps: vec![Step::Create],
+            uncertain: None,
+            written: Instant::now(),
+            charge,
+        }
+    }
+
+    pub(crate) fn is_append_only(&self) -> bool {
+        matches!(self.basis, Basis::Append { kept, .. } if kept < self.bytes.len())
+            && self.stored.as_ref() == Some(&self.attributes)
+    }
+
+    /// Puts `data` where it belongs; a gap before it reads as zeros.
+    pub(crate) fn write(
+        &mut self,
+        position: Position,
+        data: &[u8],
+        now: Time,
+    ) -> Result<(), OverBudget> {
+        let start = match position {
+            Position::At(start) => start,
+            Position::End => self.bytes.len(),
+        };
+        let end = start + data.len();
+        if end > self.bytes.len() {
+            self.charge.resize(end)?;
+        }
+        let bytes = Arc::make_mut(&mut self.bytes);
+        if end > bytes.len() {
+            bytes.resize(end, 0);
+        }
+        bytes[start..end].copy_from_slice(data);
+        if position != Position::End {
+            self.basis = self.basis.as_change();
+        }
+        self.content_changed(now);
+        Ok(())
+    }
+
+    pub(crate) fn resize(&mut self, size: usize, now: Time) -> Result<(), OverBudget> {
+        self.charge.resize(size)?;
+        Arc::make_mut(&mut self.bytes).resize(size, 0);
+        self.basis = if size == 0 { Basis::Rewrite } else { self.basis.as_change() };
+        self.content_changed(now);
+        Ok(())
+    }
+
+    /// POSIX: new content has a new mtime, whatever was set by hand before.
+    fn content_changed(&mut self, now: Time) {
+        self.modified = now;
+        self.attributes.mtime = None;
+        self.written = Instant::now();
+    }
+
+    fn note(&mut self, step: Step) {
+        if self.steps.last() != Some(&step) && self.steps.len() < STEPS_MAX {
+            self.steps.push(step);
+        }
+    }
+
+    /// A repeat of bytes that may have been appended already must not append them twice.
+    pub(crate) fn append_no_more(&mut self) {
+        self.basis = self.basis.as_change();
+    }
+
+    /// What others appended comes before what is still staged here.
+    pub(crate) fn put_before(&mut self, stored: &Content) {
+        let Basis::Append { kept, .. } = self.basis else { return };
+        let mut bytes = stored.bytes.to_vec();
+        bytes.extend_from_slice(&self.bytes[kept..]);
+        // Only what others wrote is added; it must not fail now.
+        self.charge.force(bytes.len());
+        self.basis = Basis::append_to(stored);
+        self.bytes = Arc::new(bytes);
+    }
+}
+
+/// Lets a `Bytes` share the staged copy.
+struct SharedBytes(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The staged bytes of all files of a mount are over their bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OverBudget;
+
+/// Staged bytes of all files of a mount together.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    #[must_use]
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), max })
+    }
+
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// The share of one staged copy in the budget; given back when the copy is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Charge {
+    pub(crate) fn new(budget: &Arc<Budget>, bytes: usize) -> Result<Self, OverBudget> {
+        let mut charge = Self { budget: Arc::clone(budget), bytes: 0 };
+        charge.resize(bytes)?;
+        Ok(charge)
+    }
+
+    fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            let max = self.budget.max;
+            let grow = |used: usize| used.checked_add(more).filter(|sum| *sum <= max);
+            self.budget
+                .used
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, grow)
+                .map_err(|_| OverBudget)?;
+        } else {
+            self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn force(&mut self, bytes: usize) {
+        self.budget.used.fetch_add(bytes, Ordering::Relaxed);
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -1,0 +1,139 @@
+//! Whether a FLUSH is a close: the question that decides when staged content is committed.
+//!
+//! The kernel sends FLUSH for each descriptor that goes, also for copies of it: `echo x > f` flushes
+//! when the shell moves the descriptor, and `{ a; b; } > f` when each child exits. What a person means
+//! by "closed" is that the process that opened the file has no descriptor of it left. /proc tells:
+//! `/proc/PID/fdinfo/*` names the inode of each descriptor, and at a FLUSH the descriptor that goes is
+//! no longer among them (also not while a process exits: its table is then gone).
+//!
+//! A handle opened by a *thread* belongs to its process, which outlives the thread; so the process is
+//! noted when the file is opened.
+
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+/// What /proc says of a process and an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Yes,
+    /// It has no descriptor of the inode, or it is gone.
+    No,
+    /// The process is in another pid namespace, or /proc hides it.
+    Unknown,
+}
+
+/// The process of a thread; 0 if there is no telling.
+pub(crate) fn process_of(thread: u32) -> u32 {
+    if thread == 0 {
+        return 0;
+    }
+    let Ok(status) = read(Path::new(&format!("/proc/{thread}/status"))) else { return 0 };
+    field(&status, "Tgid:").and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
+}
+
+/// Whether `process` has a descriptor of the inode numbered `ino`. (Another file system may have the
+/// same number: it is one of 2^63, and the answer `Yes` only delays a commit to RELEASE.)
+pub(crate) fn holds(process: u32, ino: u64) -> Holds {
+    if process == 0 {
+        return Holds::Unknown;
+    }
+    let folder = format!("/proc/{process}/fdinfo");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return gone_or_hidden(process),
+        Err(_) => return Holds::Unknown,
+    };
+    for entry in entries {
+        let Ok(entry) = entry else { return gone_or_hidden(process) };
+        match read(&entry.path()) {
+            Ok(text) if field(&text, "ino:") == Some(ino) => return Holds::Yes,
+            Ok(_) => {}
+            // Closed since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(_) => return Holds::Unknown,
+        }
+    }
+    Holds::No
+}
+
+/// Where /proc has no such process: gone, or hidden from this one (`hidepid`)?
+fn gone_or_hidden(process: u32) -> Holds {
+    let Ok(process) = i32::try_from(process) else { return Holds::Unknown };
+    match kill(Pid::from_raw(process), None) {
+        Err(Errno::ESRCH) => Holds::No,
+        // A process that exits has no descriptors any more, though it is still there.
+        Ok(()) if Path::new(&format!("/proc/{process}")).exists() => Holds::No,
+        Ok(()) | Err(_) => Holds::Unknown,
+    }
+}
+
+/// Reads a small file of /proc whole, without asking for its size first.
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::with_capacity(1024);
+    fs::File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    //! This process, its threads and a child as witnesses.
+
+    use std::os::unix::fs::MetadataExt;
+    use std::process::{Command, Stdio};
+
+    use super::{Holds, holds, process_of};
+
+    #[test]
+    fn a_descriptor_is_seen_until_its_last_copy_is_closed() {
+        let file = tempfile::tempfile().unwrap();
+        let ino = file.metadata().unwrap().ino();
+        let own = std::process::id();
+        assert_eq!(holds(own, ino), Holds::Yes);
+        let copy = file.try_clone().unwrap();
+        drop(file);
+        assert_eq!(holds(own, ino), Holds::Yes);
+        drop(copy);
+        assert_eq!(holds(own, ino), Holds::No);
+    }
+
+    #[test]
+    fn a_process_that_ended_holds_nothing() {
+        let file = tempfile::tempfile().unwrap();
+        let ino = file.metadata().unwrap().ino();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        assert_eq!(holds(child.id(), ino), Holds::Yes);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert_eq!(holds(child.id(), ino), Holds::No);
+    }
+
+    #[test]
+    fn a_thread_belongs_to_its_process() {
+        let own = std::process::id();
+        let thread = std::thread::spawn(|| {
+            let thread = nix::unistd::gettid().as_raw();
+            process_of(u32::try_from(thread).unwrap())
+        });
+        assert_eq!(thread.join().unwrap(), own);
+        assert_eq!(process_of(own), own);
+    }
+
+    #[test]
+    fn an_unknown_caller_cannot_be_told() {
+        assert_eq!(process_of(0), 0);
+        assert_eq!(holds(0, 1), Holds::Unknown);
+    }
+}

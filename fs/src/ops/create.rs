@@ -1,0 +1,313 @@
+//! New names: files, directories, symlinks.
+//!
+//! A file that CREATE makes is *unborn*: this mount shows it, the store learns of it with its first
+//! commit, content and attributes together. Directories and symlinks are in the store when the answer
+//! is given.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fuser::{Errno, FileType};
+use revfs_api::keyspace::{Answer as KeyAnswer, Op, Read, Revision, Txn};
+
+use crate::attributes::{Attributes, Kind, Record, in_force_of_directory, record_key};
+use crate::commit::transaction::{Site, Surroundings};
+use crate::commit::{key_value, now};
+use crate::errno::{errno, name_errno};
+use crate::filesystem::{Answer, Caller, Filesystem, Found};
+use crate::node::{Node, Place, Tree};
+use crate::note::Operation;
+use crate::ops::Opened;
+use crate::path::{CREATED_KEY_BYTES_MAX, DirectoryKey, Name, check_key, decode_name};
+use crate::resolve::Subject;
+use crate::staged::{Charge, Creation, OverBudget, Staged};
+
+/// Attempts while others keep changing the directory's marker or value.
+const ATTEMPTS_MAX: usize = 10;
+
+const SET_GROUP: u16 = 0o2000;
+
+/// A free name in a live directory, and what holds around it.
+struct Room {
+    directory: DirectoryKey,
+    component: Bytes,
+    key: Bytes,
+    parent: Attributes,
+    creation: Creation,
+}
+
+/// What stands at a name where something new is to be made.
+enum Spot {
+    Free(Box<Room>),
+    /// A file, which may be opened instead.
+    Taken,
+}
+
+impl Filesystem {
+    /// Creates and opens a file; opens the one that is there unless O_EXCL forbids it.
+    ///
+    /// # Errors
+    /// EEXIST, EISDIR, ENOTDIR, ENOENT for what is in the way; EPERM for names that are the file
+    /// system's own; ENAMETOOLONG, EROFS, ENOSPC before anything is kept.
+    pub async fn create(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Answer<(Found, Opened)> {
+        let is_exclusive = flags & libc::O_EXCL != 0;
+        let room = match self.spot(parent, name).await {
+            Ok(Spot::Free(room)) => room,
+            // A directory.
+            Err(Errno::EEXIST) if !is_exclusive => return Err(Errno::EISDIR),
+            Err(errno) => return Err(errno),
+            Ok(Spot::Taken) if is_exclusive => return Err(Errno::EEXIST),
+            Ok(Spot::Taken) => {
+                let directory = self.live_directory(parent)?;
+                let found = self.found_component(&directory, &new_component(name)?).await?;
+                let opened = self.open(caller, found.node.ino, flags).await?;
+                return Ok((found, opened));
+            }
+        };
+        let attributes = self.attributes_of_new(caller, &room, Kind::File, mode);
+        let creation =
+            Creation { is_exclusive, may_repeat: flags & libc::O_TRUNC != 0, ..room.creation };
+        let node = self.unborn_file(&room, attributes, creation)?;
+        let opened = self.opened(Arc::clone(&node), caller, flags | libc::O_WRONLY);
+        Ok((self.found_unborn(node)?, opened))
+    }
+
+    /// Makes the node of a file that the store does not have yet.
+    fn unborn_file(
+        &self,
+        room: &Room,
+        attributes: Attributes,
+        creation: Creation,
+    ) -> Answer<Arc<Node>> {
+        let charge = Charge::new(&self.writing.budget, 0);
+        let charge = charge.map_err(|OverBudget| Errno::ENOSPC)?;
+        let mut unborn = self.unborn.lock();
+        let place = (room.directory.clone(), room.component.clone());
+        if unborn.contains_key(&place) {
+            return Err(Errno::EEXIST);
+        }
+        let node = self.node_of_unborn(&room.key, FileType::RegularFile);
+        node.file.lock().stage(Staged::new_file(attributes, creation, charge, now()));
+        unborn.insert(place, Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// As [`Self::create`] with O_EXCL.
+    pub async fn mkdir(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Answer<Found> {
+        let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        let mut attributes = self.attributes_of_new(caller, &room, Kind::Directory, mode);
+        attributes.mode |= room.parent.mode & SET_GROUP;
+        let made = room.directory.child_directory(&room.component);
+        let marker = made.as_bytes().clone();
+        let mut ops = vec![Op::put(marker.clone(), Bytes::new())];
+        if !attributes.is_default(&self.options.defaults()) {
+            ops.push(Op::put(record_key(&marker), attributes.encode()));
+        }
+        self.make(caller, &room, ops, Operation::MakeDirectory(marker)).await?;
+        self.found_component(&room.directory, &room.component).await
+    }
+
+    /// Makes a symlink; its value is the target.
+    ///
+    /// # Errors
+    /// As [`Self::create`] with O_EXCL; ENAMETOOLONG for a target of 4,096 bytes or more.
+    pub async fn symlink(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Answer<Found> {
+        if target.len() >= usize::try_from(libc::PATH_MAX).unwrap_or(4096) {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        let attributes = self.attributes_of_new(caller, &room, Kind::Symlink, 0o777);
+        let value = Bytes::copy_from_slice(target.as_bytes());
+        let ops = vec![
+            Op::put(room.key.clone(), value),
+            Op::put(record_key(&room.key), attributes.encode()),
+        ];
+        self.make(caller, &room, ops, Operation::Symlink(room.key.clone())).await?;
+        self.found_component(&room.directory, &room.component).await
+    }
+
+    /// Makes an empty file without opening it.
+    ///
+    /// # Errors
+    /// EPERM for anything but a regular file; else as [`Self::create`] with O_EXCL.
+    pub async fn mknod(
+        &self,
+        caller: Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Answer<Found> {
+        if !matches!(mode & libc::S_IFMT, libc::S_IFREG | 0) {
+            return Err(Errno::EPERM);
+        }
+        let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        let attributes = self.attributes_of_new(caller, &room, Kind::File, mode);
+        let mut ops = vec![Op::put(room.key.clone(), Bytes::new())];
+        if !attributes.is_default(&self.options.defaults()) {
+            ops.push(Op::put(record_key(&room.key), attributes.encode()));
+        }
+        self.make(caller, &room, ops, Operation::Create(room.key.clone())).await?;
+        self.found_component(&room.directory, &room.component).await
+    }
+
+    /// Puts new keys where nothing may be in the way, as one revision.
+    async fn make(
+        &self,
+        caller: Caller,
+        room: &Room,
+        ops: Vec<Op>,
+        operation: Operation,
+    ) -> Answer<()> {
+        let defaults = self.options.defaults();
+        let site = Site { key: &room.key, root: &self.options.root, defaults: &defaults };
+        let mut creation = room.creation;
+        for _ in 0..ATTEMPTS_MAX {
+            let txn = Txn {
+                compares: site.creation_compares(creation),
+                success: ops.clone(),
+                failure: site.surroundings(),
+            };
+            let proposed = self.propose(caller.uid, vec![operation.clone()], txn).await;
+            let answer = proposed.map_err(|error| errno(&error))?;
+            if answer.succeeded {
+                self.nodes.detach(&room.key);
+                return Ok(());
+            }
+            let around = Surroundings::new(&site, &answer.answers);
+            if let Some(errno) = around.creation_errno() {
+                return Err(errno);
+            }
+            creation = around.creation(creation);
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// What a name leads to that was just made or found.
+    async fn found_component(&self, directory: &DirectoryKey, component: &Bytes) -> Answer<Found> {
+        let place = (directory.clone(), component.clone());
+        let unborn = self.unborn.lock().get(&place).cloned();
+        if let Some(node) = unborn {
+            return self.found_unborn(node);
+        }
+        let (directory, component) = place;
+        let subject = Subject::Component { directory, component };
+        let seen = self.stands(Tree::Live, &subject).await?;
+        let standing = seen.standing.ok_or(Errno::ENOENT)?;
+        Ok(self.found(Tree::Live, &standing, seen.revision))
+    }
+
+    /// Looks at the place of a new name, in this mount and in the store.
+    async fn spot(&self, parent: u64, name: &OsStr) -> Answer<Spot> {
+        let directory = self.live_directory(parent)?;
+        let component = new_component(name)?;
+        let key = directory.child_key(&component);
+        check_key(&key, CREATED_KEY_BYTES_MAX).map_err(|error| name_errno(&error))?;
+        self.check_writable()?;
+        if self.unborn.lock().contains_key(&(directory.clone(), component.clone())) {
+            return Ok(Spot::Taken);
+        }
+        let marker = directory.as_bytes().clone();
+        let mut reads = vec![
+            Read::key(key.clone()),
+            Read::Directory(directory.child_directory(&component).as_bytes().clone()),
+            Read::Directory(marker.clone()),
+            Read::key(marker.clone()),
+            Read::key(record_key(&marker)),
+        ];
+        reads.extend(directory.value_key().map(Read::key));
+        let answer = self.ask(Revision::NONE, reads).await?;
+        let child = match answer.answers.get(1) {
+            Some(KeyAnswer::Directory(child)) => *child,
+            _ => return Err(Errno::EIO),
+        };
+        let own = match answer.answers.get(2) {
+            Some(KeyAnswer::Directory(own)) => *own,
+            _ => return Err(Errno::EIO),
+        };
+        if own.names == 0 && directory != self.options.root {
+            let is_file = key_value(&answer, 5).is_some();
+            return Err(if is_file { Errno::ENOTDIR } else { Errno::ENOENT });
+        }
+        if child.names > 0 {
+            return Err(Errno::EEXIST);
+        }
+        if key_value(&answer, 0).is_some() {
+            return Ok(Spot::Taken);
+        }
+        let marker_kv = key_value(&answer, 3);
+        let record = key_value(&answer, 4).and_then(|kv| Record::read(kv).ok());
+        let defaults = self.options.defaults();
+        let parent = in_force_of_directory(&own, marker_kv, record.as_ref(), &defaults);
+        let creation = Creation {
+            parent_marker: marker_kv.is_some(),
+            parent_value: key_value(&answer, 5).is_some(),
+            ..Creation::default()
+        };
+        Ok(Spot::Free(Box::new(Room { directory, component, key, parent, creation })))
+    }
+
+    /// Owner: the caller; group: the directory's, if it says so.
+    fn attributes_of_new(&self, caller: Caller, room: &Room, kind: Kind, mode: u32) -> Attributes {
+        let mode = u16::try_from(mode & 0o7777).expect("12 bits fit in 16");
+        let mut attributes = Attributes::new(kind, mode);
+        let defaults = self.options.defaults();
+        attributes.uid = (caller.uid != defaults.uid).then_some(caller.uid);
+        attributes.gid = if room.parent.mode & SET_GROUP != 0 {
+            room.parent.gid
+        } else {
+            (caller.gid != defaults.gid).then_some(caller.gid)
+        };
+        attributes
+    }
+
+    /// The live directory that is node `ino`.
+    ///
+    /// # Errors
+    /// EROFS for one of the past and the hidden ones; ENOTDIR; ESTALE for an unknown node.
+    pub(crate) fn live_directory(&self, ino: u64) -> Answer<DirectoryKey> {
+        match self.nodes.get(ino).ok_or(Errno::ESTALE)?.place() {
+            Place::Directory { tree: Tree::Live, directory } => Ok(directory),
+            Place::Directory { tree: Tree::Past(_), .. } | Place::Hidden(_) => Err(Errno::EROFS),
+            Place::File { .. } | Place::PastFile { .. } | Place::Detached { .. } => {
+                Err(Errno::ENOTDIR)
+            }
+        }
+    }
+}
+
+/// The component of a name that is to be given to something new.
+pub(crate) fn new_component(name: &OsStr) -> Answer<Bytes> {
+    match decode_name(name).map_err(|error| name_errno(&error))? {
+        // The empty component is the directory's marker: only a client of the key space gives it a
+        // content of its own.
+        Name::Component(component) if component.is_empty() => Err(Errno::EPERM),
+        Name::Component(component) => Ok(component),
+        Name::Value | Name::Hidden(_) | Name::Reserved => Err(Errno::EPERM),
+        // Stands for a longer name that nobody but its creator knows.
+        Name::Digest(_) => Err(Errno::EINVAL),
+    }
+}

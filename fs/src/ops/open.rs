@@ -1,0 +1,170 @@
+//! Opening a file, and the two ways in which its last use ends: FLUSH and RELEASE.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fuser::Errno;
+
+use crate::closing::{Holds, holds, process_of};
+use crate::commit::now;
+use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::handle::FileHandle;
+use crate::node::{Node, Place};
+use crate::staged::{Basis, Charge, Staged, Step};
+
+/// An open file, as the kernel is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub handle: u64,
+    /// Closing this handle can commit nothing: no FLUSH is needed.
+    pub needs_no_flush: bool,
+}
+
+impl Filesystem {
+    /// Opens a file or symlink of any tree.
+    ///
+    /// # Errors
+    /// EISDIR; EROFS for writing where nothing can be written; ENOSPC and EROFS early, where a commit
+    /// is known to fail.
+    pub async fn open(&self, caller: Caller, ino: u64, flags: i32) -> Answer<Opened> {
+        let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
+        if !writes(flags) {
+            return Ok(self.opened(node, caller, flags));
+        }
+        match node.place() {
+            Place::Directory { .. } => return Err(Errno::EISDIR),
+            Place::PastFile { .. } | Place::Hidden(_) => return Err(Errno::EROFS),
+            Place::File { .. } | Place::Detached { .. } => self.check_writable()?,
+        }
+        // Counted first, so that the node stays while its content is fetched.
+        let opened = self.opened(Arc::clone(&node), caller, flags);
+        if flags & libc::O_TRUNC != 0
+            && let Err(errno) = self.empty(&node).await
+        {
+            self.forget_handle(opened.handle);
+            return Err(errno);
+        }
+        Ok(opened)
+    }
+
+    /// Refuses what is known to be refused at the commit, while a shell still listens.
+    pub(crate) fn check_writable(&self) -> Answer<()> {
+        if self.options.read_only {
+            return Err(Errno::EROFS);
+        }
+        self.writing.hindrance().map_or(Ok(()), Err)
+    }
+
+    /// Makes a handle and counts it.
+    pub(crate) fn opened(&self, node: Arc<Node>, caller: Caller, flags: i32) -> Opened {
+        let may_write = writes(flags);
+        {
+            let mut state = node.file.lock();
+            state.open += 1;
+            state.writers += usize::from(may_write);
+        }
+        // The process outlives the thread that opened the file.
+        let opener = if may_write { process_of(caller.pid) } else { 0 };
+        let handle = self.handles.files.insert(FileHandle::new(node, flags, opener));
+        Opened { handle, needs_no_flush: !may_write }
+    }
+
+    /// O_TRUNC: what is staged, or will be, starts from nothing and wins over what is there.
+    async fn empty(&self, node: &Arc<Node>) -> Answer<()> {
+        let emptied = |state: &mut crate::staged::FileState| {
+            state.change(Step::Truncate, |staged| {
+                staged.creation.may_repeat = true;
+                staged.resize(0, now())
+            })
+        };
+        if emptied(&mut node.file.lock()).is_some() {
+            return Ok(());
+        }
+        let stored = self.stored_of(node).await?;
+        let mut state = node.file.lock();
+        if emptied(&mut state).is_some() {
+            return Ok(());
+        }
+        let charge = Charge::new(&self.writing.budget, 0).map_err(|_| Errno::ENOSPC)?;
+        state.life = stored.life();
+        let content = stored.content();
+        let attributes = stored.attributes;
+        let staged = Staged::on_content(&content, attributes, Basis::Rewrite, charge, now());
+        state.stage(staged);
+        emptied(&mut state);
+        Ok(())
+    }
+
+    /// A descriptor of the file goes. Commits what is staged if that was the opener's last one.
+    ///
+    /// # Errors
+    /// What a commit was refused with, once for each handle.
+    pub async fn flush(&self, caller: Caller, ino: u64, handle: u64) -> Answer<()> {
+        let handle = self.handles.files.get(handle).ok_or(Errno::EBADF)?;
+        if !handle.may_write() {
+            return Ok(());
+        }
+        let has_staged = {
+            let state = handle.node.file.lock();
+            state.staged.is_some() && !state.is_private
+        };
+        if has_staged && self.is_close(&handle, ino) {
+            self.commit_for(&handle, caller).await
+        } else {
+            handle.refusal.lock().take().map_or(Ok(()), Err)
+        }
+    }
+
+    /// Whether the opener of the handle has no descriptor of the file any more.
+    fn is_close(&self, handle: &FileHandle, ino: u64) -> bool {
+        match holds(handle.opener, ino) {
+            Holds::Yes => false,
+            Holds::No => true,
+            Holds::Unknown => {
+                self.writing.blind_flushes.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+        }
+    }
+
+    /// Commits, and tells this handle's owner now rather than at its next call.
+    pub(crate) async fn commit_for(&self, handle: &FileHandle, caller: Caller) -> Answer<()> {
+        let committed = self.commit(&handle.node, caller.uid).await;
+        let refused = handle.refusal.lock().take();
+        committed.and(refused.map_or(Ok(()), Err))
+    }
+
+    /// The last descriptor of a handle is gone, and every mapping.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]; the kernel tells nobody.
+    pub async fn release(&self, caller: Caller, handle: u64) -> Answer<()> {
+        let Some(open) = self.handles.files.get(handle) else { return Err(Errno::EBADF) };
+        let committed =
+            if open.may_write() { self.commit_for(&open, caller).await } else { Ok(()) };
+        drop(open);
+        self.forget_handle(handle);
+        committed
+    }
+
+    fn forget_handle(&self, handle: u64) {
+        let Some(open) = self.handles.files.remove(handle) else { return };
+        let mut state = open.node.file.lock();
+        state.open -= 1;
+        state.writers -= usize::from(open.may_write());
+        if state.open == 0 {
+            // What is private goes with its last handle; content is read anew.
+            if state.is_private {
+                state.staged = None;
+            }
+            state.content = None;
+        }
+        drop(state);
+        self.nodes.release(open.node.ino);
+    }
+}
+
+/// Whether `open(2)` flags ask for more than reading.
+fn writes(flags: i32) -> bool {
+    flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
+}

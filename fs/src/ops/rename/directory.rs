@@ -1,0 +1,159 @@
+//! Renaming a directory: its keys, its records and its own value, as ranges.
+
+use std::mem::take;
+
+use bytes::Bytes;
+use fuser::Errno;
+use revfs_api::keyspace::{Compare, KeyRange, KeyValue, Op, Read, Revision, Txn};
+
+use super::NewName;
+use crate::attributes::record_key;
+use crate::commit::key_value;
+use crate::commit::transaction::{Site, unchanged};
+use crate::errno::errno;
+use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::note::Operation;
+use crate::path::DirectoryKey;
+use crate::resolve::StandingDirectory;
+
+/// What lies beside the two ranges.
+struct Beside {
+    /// `@value` of the source and its record.
+    value: Option<KeyValue>,
+    value_record: Option<KeyValue>,
+    record: Option<KeyValue>,
+    replaced_record: Option<KeyValue>,
+}
+
+impl Filesystem {
+    /// Renames a directory, over an empty one if there is one. False if what was seen does not hold
+    /// any more.
+    pub(super) async fn rename_directory(
+        &self,
+        caller: Caller,
+        source: &StandingDirectory,
+        new: &NewName,
+        target: Option<&StandingDirectory>,
+    ) -> Answer<bool> {
+        let from = &source.directory;
+        let to = new.directory.child_directory(&new.component);
+        if *from == to {
+            return Ok(true);
+        }
+        if from.contains(to.as_bytes()) {
+            return Err(Errno::EINVAL);
+        }
+        // No commit may go to a key below while it is being moved.
+        let renames = self.writing.renames.write().await;
+        if let Some(target) = target {
+            self.check_empty(target).await?;
+        }
+        let beside = self.beside(from, &to).await?;
+        if beside.record.is_none() && beside.replaced_record.is_some() {
+            // It would take the place of the record that the source does not have, and a transaction
+            // may not delete what a move in it may write.
+            return self.drop_record(caller, &to, &beside).await.map(|()| false);
+        }
+        let txn = self.directory_transaction(source, new, &to, &beside);
+        let note = Operation::Rename { from: from.as_bytes().clone(), to: to.as_bytes().clone() };
+        let answer = match self.propose(caller.uid, vec![note], txn).await {
+            Ok(answer) => answer,
+            Err(error) => return Err(self.rename_failed(&error, from.as_bytes(), to.as_bytes())),
+        };
+        if answer.succeeded {
+            self.move_here(from, &to);
+        }
+        drop(renames);
+        Ok(answer.succeeded)
+    }
+
+    fn directory_transaction(
+        &self,
+        source: &StandingDirectory,
+        new: &NewName,
+        to: &DirectoryKey,
+        beside: &Beside,
+    ) -> Txn {
+        let from = &source.directory;
+        let defaults = self.options.defaults();
+        let site = Site { key: &new.key, root: &self.options.root, defaults: &defaults };
+        let mut compares = vec![
+            unchanged(from.as_bytes(), source.marker.as_ref()),
+            unchanged(&record_key(from.as_bytes()), beside.record.as_ref()),
+            unchanged(&record_key(to.as_bytes()), beside.replaced_record.as_ref()),
+            Compare::absent(to.range_below_marker()),
+            Compare::absent(KeyRange::Key(new.key.clone())),
+        ];
+        compares.extend(site.parent_compares(new.around));
+        let mut success = vec![
+            Op::Move { from: from.as_bytes().clone(), to: to.as_bytes().clone() },
+            Op::Move { from: record_key(from.as_bytes()), to: record_key(to.as_bytes()) },
+        ];
+        if let Some(old_value) = from.value_key() {
+            compares.push(unchanged(&old_value, beside.value.as_ref()));
+            compares.push(unchanged(&record_key(&old_value), beside.value_record.as_ref()));
+            if beside.value.is_some() {
+                let (old_record, new_record) = (record_key(&old_value), record_key(&new.key));
+                success.push(Op::MoveKey { from: old_value, to: new.key.clone() });
+                success.push(if beside.value_record.is_some() {
+                    Op::MoveKey { from: old_record, to: new_record }
+                } else {
+                    Op::delete(new_record)
+                });
+            }
+        }
+        success.extend(from.parent().and_then(|parent| self.keep_directory(&parent)));
+        Txn { compares, success, failure: Vec::new() }
+    }
+
+    async fn beside(&self, from: &DirectoryKey, to: &DirectoryKey) -> Answer<Beside> {
+        let value = from.value_key().unwrap_or_else(|| from.as_bytes().clone());
+        let reads = vec![
+            Read::key(value.clone()),
+            Read::key(record_key(&value)),
+            Read::key(record_key(from.as_bytes())),
+            Read::key(record_key(to.as_bytes())),
+        ];
+        let answer = self.ask(Revision::NONE, reads).await?;
+        let key = |index| key_value(&answer, index).cloned();
+        Ok(Beside { value: key(0), value_record: key(1), record: key(2), replaced_record: key(3) })
+    }
+
+    /// Gives an empty directory that is about to be replaced the default attributes.
+    async fn drop_record(
+        &self,
+        caller: Caller,
+        directory: &DirectoryKey,
+        beside: &Beside,
+    ) -> Answer<()> {
+        let record = record_key(directory.as_bytes());
+        let compares = vec![
+            unchanged(&record, beside.replaced_record.as_ref()),
+            Compare::absent(directory.range_below_marker()),
+        ];
+        let txn = Txn { compares, success: vec![Op::delete(record)], failure: Vec::new() };
+        let note = vec![Operation::Attributes(directory.as_bytes().clone())];
+        let proposed = self.propose(caller.uid, note, txn).await;
+        proposed.map(drop).map_err(|error| errno(&error))
+    }
+
+    /// What this mount knows below `from` now stands below `to`.
+    fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey) {
+        let mut unborn = self.unborn.lock();
+        for ((directory, component), node) in take(&mut *unborn) {
+            let directory = match directory.as_bytes().strip_prefix(from.as_bytes().as_ref()) {
+                Some(rest) => {
+                    let moved = Bytes::from([to.as_bytes().as_ref(), rest].concat());
+                    DirectoryKey::new(moved).expect("the rest of a directory ends in a slash")
+                }
+                None => directory,
+            };
+            unborn.insert((directory, component), node);
+        }
+        drop(unborn);
+        self.nodes.move_directory(from, to);
+        if let (Some(from), Some(to)) = (from.value_key(), to.value_key()) {
+            self.nodes.move_file(&from, &to);
+        }
+    }
+}
