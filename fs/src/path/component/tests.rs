@@ -210,7 +210,7 @@ fn is_of(digest: &DigestName, text: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn every_component_has_a_legal_name_and_comes_back(text in text()) {
