@@ -187,7 +187,7 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         1 => Just(b"value".to_vec()),
         1 => Just(b"watch.1".to_vec()),
         3 => Just(DIGITS.as_bytes().to_vec()),
-        1 => Just([b"%~", DIGITS.as_bytes()].concat()),
+        3 => (0..3_usize).prop_map(|count| format!("%{}~{DIGITS}", "25".repeat(count)).into_bytes()),
         1 => Just(vec![b'y'; 200]),
         1 => Just(b"25".repeat(100)),
         4 => any::<u8>().prop_map(|byte| vec![if byte == b'/' { b'%' } else { byte }]),
