@@ -34,6 +34,7 @@ pub const DUPLICATE_KEY: &str = "etcdserver: duplicate key given in txn request"
 pub const INVALID_SORT_OPTION: &str = "etcdserver: invalid sort option";
 pub const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
 pub const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
+pub const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 pub const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 pub const FUTURE_REVISION: &str = "etcdserver: mvcc: required revision is a future revision";
 pub const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
@@ -73,23 +74,28 @@ fn code_and_text(error: &Error) -> (Code, String) {
     }
 }
 
-/// The store says etcd's invalid requests in etcd's words, with or without the prefix.
+/// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
+/// differ from etcd's without its prefix.
+const INVALID: [(Code, &str, &str); 10] = [
+    (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
+    (Code::InvalidArgument, KEY_NOT_FOUND, ""),
+    (Code::InvalidArgument, VALUE_PROVIDED, ""),
+    (Code::InvalidArgument, LEASE_PROVIDED, ""),
+    (Code::InvalidArgument, TOO_MANY_OPERATIONS, ""),
+    (Code::InvalidArgument, DUPLICATE_KEY, "duplicate key given in transaction"),
+    (Code::InvalidArgument, INVALID_SORT_OPTION, ""),
+    (Code::InvalidArgument, REQUEST_TOO_LARGE, ""),
+    (Code::NotFound, LEASE_NOT_FOUND, ""),
+    (Code::FailedPrecondition, LEASE_EXISTS, ""),
+];
+
 fn invalid(text: &str) -> (Code, String) {
     let bare = text.strip_prefix("etcdserver: ").unwrap_or(text);
-    let known = [
-        (Code::InvalidArgument, KEY_NOT_PROVIDED),
-        (Code::InvalidArgument, KEY_NOT_FOUND),
-        (Code::InvalidArgument, VALUE_PROVIDED),
-        (Code::InvalidArgument, LEASE_PROVIDED),
-        (Code::InvalidArgument, TOO_MANY_OPERATIONS),
-        (Code::InvalidArgument, DUPLICATE_KEY),
-        (Code::InvalidArgument, INVALID_SORT_OPTION),
-        (Code::InvalidArgument, REQUEST_TOO_LARGE),
-        (Code::NotFound, LEASE_NOT_FOUND),
-    ];
-    let found = known.into_iter().find(|(_, full)| full.strip_prefix("etcdserver: ") == Some(bare));
+    let found = INVALID.into_iter().find(|&(_, full, own)| {
+        full.strip_prefix("etcdserver: ") == Some(bare) || (!own.is_empty() && own == bare)
+    });
     match found {
-        Some((code, full)) => (code, full.into()),
+        Some((code, full, _)) => (code, full.into()),
         None => (Code::InvalidArgument, cut(text)),
     }
 }
