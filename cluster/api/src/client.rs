@@ -201,8 +201,12 @@ impl Caller {
             Code::Unimplemented => Error::Unsupported(NO_SERVICE),
             Code::PermissionDenied | Code::Unauthenticated => Error::Denied { reason },
             Code::InvalidArgument | Code::OutOfRange => Error::Invalid(reason),
-            Code::DeadlineExceeded | Code::Cancelled => Error::Timeout(self.settings.call_timeout),
+            Code::DeadlineExceeded => Error::Timeout(self.settings.call_timeout),
+            Code::Cancelled if status.message() == TIMEOUT_EXPIRED => {
+                Error::Timeout(self.settings.call_timeout)
+            }
             Code::Ok
+            | Code::Cancelled
             | Code::Unknown
             | Code::NotFound
             | Code::AlreadyExists
@@ -265,6 +269,9 @@ impl Caller {
         answer.map_err(|error| Error::Unavailable { reason: format!("{}: {error}", self.endpoint) })
     }
 }
+
+/// What tonic says, here or at the node, when the time that a request brought with it has passed.
+const TIMEOUT_EXPIRED: &str = "Timeout expired";
 
 const NO_SERVICE: &str = "the endpoint does not offer the service revfs.v1";
 

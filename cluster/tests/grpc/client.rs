@@ -147,6 +147,34 @@ async fn a_read_outlasts_a_restart_of_the_node() {
 }
 
 #[tokio::test]
+async fn reads_that_run_while_the_node_restarts_are_answered() {
+    let (_directory, socket) = place();
+    let keyspace = Scripted::new();
+    let mut served = Served::start(&socket, keyspace.clone()).await;
+    let settings = Settings { read_attempts: 1_000, ..quick() };
+    let remote = remote(&socket, settings).await.unwrap();
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let reading = tokio::spawn(async move {
+        let mut answered = 0_u32;
+        while stopped.try_recv().is_err() {
+            remote.read(Revision::NONE, vec![]).await.unwrap();
+            answered += 1;
+        }
+        answered
+    });
+    for restart in 1..=5 {
+        while keyspace.reads.load(Ordering::SeqCst) < 20 * restart {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(served.stop().await, Drained::Clean);
+        served = Served::start(&socket, keyspace.clone()).await;
+    }
+    stop.send(()).unwrap();
+    assert!(reading.await.unwrap() >= 100);
+    assert_eq!(served.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
 async fn a_read_gives_up_after_its_attempts() {
     let (_directory, socket) = place();
     let keyspace = Scripted::new();
