@@ -15,6 +15,7 @@ use heed::{MdbError, RwTxn};
 use parking_lot::MutexGuard;
 
 use crate::compaction;
+use crate::env::txn_id;
 use crate::overlay::Layer;
 use crate::schema::{CompactionPass, ROW_STATE, StateRow, Tree, encode_state};
 use crate::store::{Position, Shared, State};
@@ -102,6 +103,7 @@ fn rotate(state: &mut State) {
     state.commit_wanted = false;
     // The batch writes the state as of this rotation, however often it is tried.
     state.rotated = Some(StateRow {
+        txn: 0,
         current: state.current,
         compacted: state.compacted,
         time: state.time,
@@ -126,7 +128,7 @@ fn write(shared: &Shared, batch: &Batch) -> Result<CompactionPass, heed::Error> 
         write_tree(shared, &mut wtxn, tree, &batch.layer)?;
     }
     let pass = compaction::step(shared, &mut wtxn, batch.state.pass, batch.durable_compacted)?;
-    let state = StateRow { pass, ..batch.state.clone() };
+    let state = StateRow { txn: txn_id(&wtxn), pass, ..batch.state.clone() };
     environment.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state))?;
     wtxn.commit()?;
     Ok(pass)

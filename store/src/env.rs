@@ -57,7 +57,8 @@ impl Environment {
                 }
                 let meta = trees[Tree::Meta.index()];
                 meta.put(wtxn, ROW_FORMAT, &encode_format(FORMAT_VERSION))?;
-                meta.put(wtxn, ROW_STATE, &encode_state(state))?;
+                let state = StateRow { txn: txn_id(wtxn), ..state.clone() };
+                meta.put(wtxn, ROW_STATE, &encode_state(&state))?;
                 let trees: [_; Tree::ALL.len()] =
                     trees.try_into().unwrap_or_else(|_| unreachable!("one database per tree"));
                 Ok(CommitOrAbort::<_, ()>::Commit(trees))
@@ -120,15 +121,20 @@ impl Environment {
                 return Err(OpenError::FormatVersion { path, found, expected: FORMAT_VERSION });
             }
         }
-        match meta.get(&rtxn, ROW_STATE).map_err(error)? {
-            Some(value) => {
-                decode_state(value).map_err(|source| OpenError::CorruptRow { path, source })
-            }
-            None => {
-                let reason = "the row state of the tree meta is missing".to_owned();
-                Err(OpenError::Foreign { path, reason })
-            }
+        let Some(value) = meta.get(&rtxn, ROW_STATE).map_err(error)? else {
+            let reason = "the row state of the tree meta is missing".to_owned();
+            return Err(OpenError::Foreign { path, reason });
+        };
+        let state = match decode_state(value) {
+            Ok(state) => state,
+            Err(source) => return Err(OpenError::CorruptRow { path, source }),
+        };
+        let txn = txn_id(&rtxn);
+        if txn != state.txn && txn != TXN_OF_COPY {
+            let reason = format!("LMDB found transaction {txn}, its rows are of {}", state.txn);
+            return Err(OpenError::CorruptPage { path, offset: 0, reason });
         }
+        Ok(state)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -163,6 +169,13 @@ impl Environment {
         let pages = u64::try_from(pages).unwrap_or(u64::MAX);
         Ok(Size { file_bytes, in_use_bytes: pages.saturating_mul(page_bytes).min(file_bytes) })
     }
+}
+
+/// The number that LMDB gives the only transaction of a compacted copy.
+const TXN_OF_COPY: u64 = 1;
+
+pub(crate) fn txn_id<T>(txn: &RoTxn<'_, T>) -> u64 {
+    u64::try_from(txn.id()).expect("a usize has at most 64 bits")
 }
 
 fn open_lmdb(dir: &Path, options: &StoreOptions) -> Result<Env<WithoutTls>, OpenError> {

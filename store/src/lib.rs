@@ -32,6 +32,7 @@ mod history;
 mod interval;
 mod names;
 mod overlay;
+mod page;
 pub mod schema;
 mod store;
 mod touch;
@@ -41,6 +42,7 @@ mod validate;
 mod verify;
 mod view;
 
+pub use check::check_file;
 pub use codec::{DecodeError, Problem};
 pub use command::{Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal};
 pub use error::{OpenError, ReadError, StoreError};

@@ -600,6 +600,9 @@ pub fn decode_format(value: &[u8]) -> Option<u32> {
 /// Where the store stands, as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRow {
+    /// The LMDB transaction that wrote this row: compared with the one that LMDB found at open,
+    /// because its meta pages have no checksum.
+    pub txn: u64,
     pub current: Revision,
     /// `None` before the first compaction.
     pub compacted: Option<Revision>,
@@ -625,6 +628,7 @@ pub struct CompactionPass {
 pub fn encode_state(state: &StateRow) -> Vec<u8> {
     let mut body = Writer::with_capacity(96);
     body.u32(0);
+    body.u64(state.txn);
     body.u64(state.current.0);
     body.u64(state.compacted.map_or(0, |revision| revision.0 + 1));
     body.i64(state.time.0);
@@ -652,6 +656,7 @@ pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
         check_held_length(value, 4)?;
         let mut reader = Reader::new(opened(Tree::Meta, ROW_STATE, value)?);
         reader.raw("length", 4)?;
+        let txn = reader.u64("transaction")?;
         let current = Revision(reader.u64("current")?);
         let compacted = reader.u64("compacted")?.checked_sub(1).map(Revision);
         let time = Time(reader.i64("time")?);
@@ -671,7 +676,7 @@ pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
             }
         };
         reader.end("state")?;
-        Ok(StateRow { current, compacted, time, applied, pass })
+        Ok(StateRow { txn, current, compacted, time, applied, pass })
     };
     read().map_err(row_error(Tree::Meta, ROW_STATE))
 }

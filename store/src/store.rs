@@ -174,6 +174,7 @@ impl Store {
     /// A directory that holds a store, or an I/O error.
     pub fn create(dir: &Path, options: StoreOptions) -> Result<Self, OpenError> {
         let state = StateRow {
+            txn: 0,
             current: Revision::FIRST,
             compacted: None,
             time: Time::default(),

@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod damage;
 mod first;
+mod garbage;
 mod model;
 mod random;
 mod reference;
+mod scenario;
+mod space;

@@ -432,8 +432,7 @@ impl Reference {
             let (requested, compacted) = (Revision(low - 1), Revision(low));
             return Err(ReadError::Compacted { requested, compacted });
         }
-        let last =
-            self.stamps.range(low..).filter(|(main, s)| **main == 1 || s.time <= time).next_back();
+        let last = self.stamps.range(low..).rfind(|(main, s)| **main == 1 || s.time <= time);
         Ok(Revision(*last.unwrap().0))
     }
 
