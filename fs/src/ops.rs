@@ -26,3 +26,6 @@ pub use readdir::{DirectoryEntry, bare_attr};
 pub use setattr::SetAttr;
 pub use statfs::Statistics;
 pub use write::WriteRequest;
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::commit::now;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
 use crate::node::{Node, Place};
+use crate::ops::write::clear_set_ids;
 use crate::staged::{Basis, Charge, Staged, Step};
 
 /// An open file, as the kernel is told of it.
@@ -39,7 +40,7 @@ impl Filesystem {
         // Counted first, so that the node stays while its content is fetched.
         let opened = self.opened(Arc::clone(&node), caller, flags);
         if flags & libc::O_TRUNC != 0
-            && let Err(errno) = self.empty(&node).await
+            && let Err(errno) = self.empty(caller, &node).await
         {
             self.forget_handle(opened.handle);
             return Err(errno);
@@ -70,10 +71,13 @@ impl Filesystem {
     }
 
     /// O_TRUNC: what is staged, or will be, starts from nothing and wins over what is there.
-    async fn empty(&self, node: &Arc<Node>) -> Answer<()> {
+    async fn empty(&self, caller: Caller, node: &Arc<Node>) -> Answer<()> {
         let emptied = |state: &mut crate::staged::FileState| {
             state.change(Step::Truncate, |staged| {
                 staged.creation.may_repeat = true;
+                if caller.uid != 0 {
+                    clear_set_ids(&mut staged.attributes);
+                }
                 staged.resize(0, now())
             })
         };
