@@ -1,7 +1,7 @@
 //! The disk boundary: every tree of the LMDB environment, every row's key and value.
 //!
-//! docs/FORMAT.md specifies the same byte for byte and keeps a hash of this file: change both or
-//! none, and raise [`FORMAT_VERSION`] when a store written before would be read differently.
+//! docs/FORMAT.md specifies the same byte for byte and keeps checksums of these files: change both
+//! or none, and raise [`FORMAT_VERSION`] when a store written before would be read differently.
 //!
 //! Every value begins with a CRC32C over the tree's number, the row's key and the rest of the value,
 //! and every value of variable length says its length, so that a flipped bit, a zeroed page or a row
@@ -14,7 +14,16 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::escape::{TERMINATOR, escape_into, unescape};
-use crate::types::{Author, KeyValue, LeaseId, Revision, Stamp, Time};
+use crate::types::{Author, LeaseId, Revision, Stamp, Time};
+
+mod state;
+mod version;
+
+pub use state::{
+    CompactionPass, ROW_FORMAT, ROW_STATE, StateRow, decode_format, decode_state, encode_format,
+    encode_state,
+};
+pub use version::{KeyRow, Want, decode_key_row, encode_key_row};
 
 /// Raised when a store written by an older program would be read differently.
 pub const FORMAT_VERSION: u32 = 1;
@@ -160,23 +169,6 @@ fn held_length(bytes: usize) -> u32 {
 
 // ---- keys: escaped key, 00, revision descending -> version --------------------------------------
 
-const KEY_TOMBSTONE: u8 = 1;
-const KEY_LEASE: u8 = 2;
-const KEY_CARRIED: u8 = 4;
-
-/// Bytes before the header of a key's row: checksum of the header, length of the value.
-const KEY_PREAMBLE: usize = 8;
-
-/// One row of *keys*.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyRow {
-    /// Place among the changes of its revision.
-    pub sub: u32,
-    pub tombstone: bool,
-    /// For a tombstone only `key`, `mod_revision` and `time` are set.
-    pub kv: KeyValue,
-}
-
 /// All rows of `key` begin with this.
 #[must_use]
 pub fn key_prefix(key: &[u8]) -> Vec<u8> {
@@ -248,124 +240,6 @@ pub fn key_of_prefix(tree: Tree, prefix: &[u8]) -> Result<Bytes, RowError> {
     let problem = Problem::Trailing { left: rest.len() };
     let offset = prefix.len() - rest.len();
     Err(row_error(tree, prefix)(DecodeError { field: "escaped key", offset, problem }))
-}
-
-/// The value of a row of *keys*.
-#[must_use]
-pub fn encode_key_row(row: &[u8], version: &KeyRow) -> Vec<u8> {
-    let KeyRow { sub, tombstone, kv } = version;
-    let is_carried = kv.content_revision != kv.mod_revision
-        || kv.content_time != kv.time
-        || kv.birth_revision != kv.create_revision;
-    let mut header = Writer::with_capacity(80 + kv.value.len());
-    header.u32(0);
-    let value = if *tombstone { &[][..] } else { kv.value.as_ref() };
-    header.u32(crc32c::crc32c(value));
-    let mut flags = 0;
-    flags |= if *tombstone { KEY_TOMBSTONE } else { 0 };
-    flags |= if !tombstone && kv.lease != LeaseId::NONE { KEY_LEASE } else { 0 };
-    flags |= if !tombstone && is_carried { KEY_CARRIED } else { 0 };
-    header.u8(flags);
-    header.u32(*sub);
-    header.i64(kv.time.0);
-    if !tombstone {
-        header.u64(kv.create_revision.0);
-        header.u64(kv.version);
-    }
-    if flags & KEY_LEASE != 0 {
-        header.i64(kv.lease.0);
-    }
-    if flags & KEY_CARRIED != 0 {
-        header.u64(kv.content_revision.0);
-        header.i64(kv.content_time.0);
-        header.u64(kv.birth_revision.0);
-    }
-    let mut header = header.into_vec();
-    let length = held_length(4 + header.len() + value.len());
-    header[..4].copy_from_slice(&length.to_be_bytes());
-    let crc = checksum(Tree::Keys, row, &header);
-    let mut out = Vec::with_capacity(4 + header.len() + value.len());
-    out.extend_from_slice(&crc.to_be_bytes());
-    out.append(&mut header);
-    out.extend_from_slice(value);
-    out
-}
-
-/// What a reader wants of a version's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    Value,
-    Header,
-}
-
-/// Reads a row of *keys*. The caller gives `key` and `revision` as it read them from the row.
-///
-/// # Errors
-/// A row whose checksum, length or flags are wrong. With [`Want::Header`] the value is not read.
-pub fn decode_key_row(
-    row: &[u8],
-    key: Bytes,
-    revision: Revision,
-    value: &[u8],
-    want: Want,
-) -> Result<KeyRow, RowError> {
-    decode_version(row, key, revision, value, want).map_err(row_error(Tree::Keys, row))
-}
-
-fn decode_version(
-    row: &[u8],
-    key: Bytes,
-    revision: Revision,
-    value: &[u8],
-    want: Want,
-) -> Result<KeyRow, DecodeError> {
-    check_held_length(value, 4)?;
-    let mut reader = Reader::new(value);
-    let expected = reader.u32("checksum")?;
-    reader.raw("length", KEY_PREAMBLE - 4)?;
-    let value_crc = reader.u32("value checksum")?;
-    let flags = reader.u8("flags")?;
-    if flags > 7 || (flags & KEY_TOMBSTONE != 0 && flags != KEY_TOMBSTONE) {
-        return Err(reader.error("flags", Problem::UnknownTag { tag: u32::from(flags) }));
-    }
-    let sub = reader.u32("sub")?;
-    let mut kv = KeyValue {
-        key,
-        mod_revision: revision,
-        time: Time(reader.i64("time")?),
-        ..Default::default()
-    };
-    let tombstone = flags & KEY_TOMBSTONE != 0;
-    if !tombstone {
-        kv.create_revision = Revision(reader.u64("create revision")?);
-        kv.version = reader.u64("version")?;
-        if flags & KEY_LEASE != 0 {
-            kv.lease = LeaseId(reader.i64("lease")?);
-        }
-        (kv.content_revision, kv.content_time, kv.birth_revision) =
-            (kv.mod_revision, kv.time, kv.create_revision);
-        if flags & KEY_CARRIED != 0 {
-            kv.content_revision = Revision(reader.u64("content revision")?);
-            kv.content_time = Time(reader.i64("content time")?);
-            kv.birth_revision = Revision(reader.u64("birth revision")?);
-        }
-    }
-    let header_end = value.len() - reader.left();
-    let found = checksum(Tree::Keys, row, &value[4..header_end]);
-    if found != expected {
-        return Err(reader.error("checksum", Problem::Checksum { found, expected }));
-    }
-    let content = &value[header_end..];
-    kv.value_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    if want == Want::Value {
-        let found = crc32c::crc32c(content);
-        if found != value_crc {
-            let problem = Problem::Checksum { found, expected: value_crc };
-            return Err(reader.error("value checksum", problem));
-        }
-        kv.value = Bytes::copy_from_slice(content);
-    }
-    Ok(KeyRow { sub, tombstone, kv })
 }
 
 // ---- revisions: main, sub -> kind, key -----------------------------------------------------------
@@ -575,108 +449,4 @@ pub fn decode_attachment(row: &[u8], value: &[u8]) -> Result<Bytes, RowError> {
         Ok(Bytes::copy_from_slice(reader.raw("key", reader.left())?))
     };
     read().map_err(row_error(Tree::Attachments, row))
-}
-
-// ---- meta: "format", "state" ------------------------------------------------------------------------
-
-pub const ROW_FORMAT: &[u8] = b"format";
-pub const ROW_STATE: &[u8] = b"state";
-
-#[must_use]
-pub fn encode_format(version: u32) -> [u8; 12] {
-    let mut value = [0; 12];
-    value[..8].copy_from_slice(&FORMAT_MAGIC);
-    value[8..].copy_from_slice(&version.to_be_bytes());
-    value
-}
-
-/// Returns the format version; `None` if the magic is missing.
-#[must_use]
-pub fn decode_format(value: &[u8]) -> Option<u32> {
-    let version = value.strip_prefix(&FORMAT_MAGIC)?;
-    Some(u32::from_be_bytes(version.try_into().ok()?))
-}
-
-/// Where the store stands, as of one commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateRow {
-    /// The LMDB transaction that wrote this row: compared with the one that LMDB found at open,
-    /// because its meta pages have no checksum.
-    pub txn: u64,
-    pub current: Revision,
-    /// `None` before the first compaction.
-    pub compacted: Option<Revision>,
-    /// Time of the current revision.
-    pub time: Time,
-    /// Index and opaque bytes of the last applied log entry; `None` before the first.
-    pub applied: Option<(u64, Bytes)>,
-    pub pass: CompactionPass,
-}
-
-/// How far physical compaction has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CompactionPass {
-    /// Rows that the compaction at this revision forgot are gone.
-    pub done: Revision,
-    /// The pass in progress ends at this revision; none if no pass is in progress.
-    pub target: Revision,
-    /// The first revision that the pass in progress has still to visit.
-    pub next: Revision,
-}
-
-#[must_use]
-pub fn encode_state(state: &StateRow) -> Vec<u8> {
-    let mut body = Writer::with_capacity(96);
-    body.u32(0);
-    body.u64(state.txn);
-    body.u64(state.current.0);
-    body.u64(state.compacted.map_or(0, |revision| revision.0 + 1));
-    body.i64(state.time.0);
-    body.u64(state.pass.done.0);
-    body.u64(state.pass.target.0);
-    body.u64(state.pass.next.0);
-    match &state.applied {
-        None => body.u8(0),
-        Some((index, raft)) => {
-            body.u8(1);
-            body.u64(*index);
-            body.bytes(raft).expect("a log id and a membership are far below 4 GiB");
-        }
-    }
-    let mut body = body.into_vec();
-    let length = held_length(4 + body.len());
-    body[..4].copy_from_slice(&length.to_be_bytes());
-    sealed(Tree::Meta, ROW_STATE, &body)
-}
-
-/// # Errors
-/// A row whose checksum, length or fields are wrong.
-pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
-    let read = || {
-        check_held_length(value, 4)?;
-        let mut reader = Reader::new(opened(Tree::Meta, ROW_STATE, value)?);
-        reader.raw("length", 4)?;
-        let txn = reader.u64("transaction")?;
-        let current = Revision(reader.u64("current")?);
-        let compacted = reader.u64("compacted")?.checked_sub(1).map(Revision);
-        let time = Time(reader.i64("time")?);
-        let pass = CompactionPass {
-            done: Revision(reader.u64("pass done")?),
-            target: Revision(reader.u64("pass target")?),
-            next: Revision(reader.u64("pass next")?),
-        };
-        let applied = match reader.u8("applied")? {
-            0 => None,
-            1 => {
-                let index = reader.u64("applied index")?;
-                Some((index, Bytes::copy_from_slice(reader.bytes("raft")?)))
-            }
-            other => {
-                return Err(reader.error("applied", Problem::UnknownTag { tag: u32::from(other) }));
-            }
-        };
-        reader.end("state")?;
-        Ok(StateRow { txn, current, compacted, time, applied, pass })
-    };
-    read().map_err(row_error(Tree::Meta, ROW_STATE))
 }

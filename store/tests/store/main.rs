@@ -4,6 +4,7 @@
 
 mod damage;
 mod first;
+mod format;
 mod garbage;
 mod model;
 mod random;

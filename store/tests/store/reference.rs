@@ -10,10 +10,16 @@ use bytes::Bytes;
 use revfs_store::schema::Tree;
 use revfs_store::types::{
     ChangeKind, ChangesQuery, ChangesResult, Compare, CompareResult, CompareTarget, DirectoryState,
-    Event, KEY_BYTES_MAX, KeyRange, KeyValue, LeaseId, ListEntry, ListQuery, ListResult, Op,
-    OpAnswer, RangeQuery, RangeResult, Revision, RevisionEvents, Stamp, Time, Txn, TxnAnswer,
+    Event, KeyValue, LeaseId, ListEntry, ListQuery, ListResult, Op, RangeQuery, RangeResult,
+    Revision, RevisionEvents, Stamp, Time, Txn, TxnAnswer,
 };
-use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal, escaped_bytes};
+use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
+
+mod form;
+mod run;
+
+use form::{form, has_duplicates};
+use run::Run;
 
 type Names = BTreeMap<Bytes, (BTreeSet<Bytes>, u64, i64)>;
 
@@ -67,103 +73,6 @@ fn names_of(keys: &BTreeMap<Bytes, KeyValue>) -> BTreeMap<Bytes, BTreeSet<Bytes>
         }
     }
     all
-}
-
-/// A transaction under way.
-struct Run<'r> {
-    reference: &'r Reference,
-    keys: BTreeMap<Bytes, KeyValue>,
-    events: Vec<Event>,
-    main: u64,
-    time: i64,
-}
-
-/// One write of an operation, with the way to it: (operation, branch) at each depth.
-struct Write {
-    path: Vec<(usize, bool)>,
-    is_put: bool,
-    start: Vec<u8>,
-    end: Option<Vec<u8>>,
-}
-
-fn writes(ops: &[Op], path: &[(usize, bool)], branch: bool, out: &mut Vec<Write>) {
-    for (at, op) in ops.iter().enumerate() {
-        let mut path = path.to_vec();
-        path.push((at, branch));
-        let mut add = |is_put: bool, range: &KeyRange| {
-            let (start, end) = match range {
-                KeyRange::Key(key) => (key.to_vec(), Some([&key[..], b"\0"].concat())),
-                KeyRange::Span { start, end } => (start.to_vec(), Some(end.to_vec())),
-                KeyRange::From(start) => (start.to_vec(), None),
-            };
-            if end.as_ref().is_none_or(|end| *end > start) {
-                out.push(Write { path: path.clone(), is_put, start, end });
-            }
-        };
-        match op {
-            Op::Put { key, .. } | Op::Append { key, .. } => add(true, &KeyRange::Key(key.clone())),
-            Op::Delete { range, .. } => add(false, range),
-            Op::Range(_) => {}
-            Op::Move { from, to } => {
-                add(true, &KeyRange::prefix(to));
-                add(false, &KeyRange::prefix(from));
-            }
-            Op::MoveKey { from, to } => {
-                if from != to {
-                    add(true, &KeyRange::Key(to.clone()));
-                    add(false, &KeyRange::Key(from.clone()));
-                }
-            }
-            Op::Restore { range, .. } => add(true, range),
-            Op::Txn(txn) => {
-                writes(&txn.success, &path, true, out);
-                writes(&txn.failure, &path, false, out);
-            }
-        }
-    }
-}
-
-/// Whether two writes can happen in one run of the transaction, by two operations.
-fn meet(a: &Write, b: &Write) -> bool {
-    for (x, y) in a.path.iter().zip(&b.path) {
-        if x.1 != y.1 {
-            return false;
-        }
-        if x.0 != y.0 {
-            return true;
-        }
-    }
-    false
-}
-
-fn overlap(a: &Write, b: &Write) -> bool {
-    a.end.as_ref().is_none_or(|end| b.start < *end)
-        && b.end.as_ref().is_none_or(|end| a.start < *end)
-}
-
-fn has_duplicates(ops: &[Op]) -> bool {
-    let mut all = Vec::new();
-    writes(ops, &[], true, &mut all);
-    all.iter().enumerate().any(|(at, a)| {
-        all[at + 1..].iter().any(|b| (a.is_put || b.is_put) && meet(a, b) && overlap(a, b))
-    })
-}
-
-fn form(op: &Op) -> Result<(), Refusal> {
-    let key = |key: &Bytes| match escaped_bytes(key) {
-        0 => Err(Refusal::KeyEmpty),
-        bytes if bytes > KEY_BYTES_MAX => Err(Refusal::KeyTooLong { bytes, max: KEY_BYTES_MAX }),
-        _ => Ok(()),
-    };
-    match op {
-        Op::Put { key: own, .. } | Op::Append { key: own, .. } => key(own),
-        Op::MoveKey { from, to } => key(from).and_then(|()| key(to)),
-        Op::Move { from, to } if from.starts_with(to) || to.starts_with(from) => {
-            Err(Refusal::MoveOverlaps)
-        }
-        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).try_for_each(form),
-        _ => Ok(()),
-    }
 }
 
 /// Which branch runs, nested ones beside their operation.
@@ -535,137 +444,4 @@ fn range_of(keys: &BTreeMap<Bytes, KeyValue>, query: &RangeQuery) -> RangeResult
     let more = found.len() > limit;
     let kvs = found.into_iter().take(limit).map(|kv| without_value(kv.clone(), query.keys_only));
     RangeResult { kvs: kvs.collect(), count: total, more }
-}
-
-impl Run<'_> {
-    fn branch(&mut self, txn: &Txn, choice: &Choice) -> Result<TxnAnswer, Refusal> {
-        let before = self.events.len();
-        let mut answers = Vec::new();
-        for (at, op) in
-            if choice.succeeded { &txn.success } else { &txn.failure }.iter().enumerate()
-        {
-            answers.push(match op {
-                Op::Txn(nested) => OpAnswer::Txn(self.branch(nested, &choice.nested[&at])?),
-                op => self.op(op)?,
-            });
-        }
-        let revision = if self.events.is_empty() { self.main - 1 } else { self.main };
-        Ok(TxnAnswer {
-            succeeded: choice.succeeded,
-            revision: Revision(revision),
-            changed: self.events.len() > before,
-            answers,
-        })
-    }
-
-    fn put(&mut self, key: &Bytes, value: Bytes, lease: LeaseId, source: Option<&KeyValue>) {
-        let old = self.keys.get(key);
-        let main = Revision(self.main);
-        let mut kv = KeyValue {
-            key: key.clone(),
-            value_bytes: count(value.len()),
-            value,
-            create_revision: old.map_or(main, |old| old.create_revision),
-            mod_revision: main,
-            version: old.map_or(0, |old| old.version) + 1,
-            lease,
-            time: Time(self.time),
-            content_revision: main,
-            content_time: Time(self.time),
-            birth_revision: old.map_or(main, |old| old.birth_revision),
-        };
-        if let Some(source) = source {
-            kv.content_revision = source.content_revision;
-            kv.content_time = source.content_time;
-            kv.birth_revision = source.birth_revision;
-        }
-        self.keys.insert(key.clone(), kv.clone());
-        self.events.push(Event { kind: ChangeKind::Put, kv });
-    }
-
-    fn delete(&mut self, key: &Bytes) -> Option<KeyValue> {
-        let old = self.keys.remove(key)?;
-        let (mod_revision, time) = (Revision(self.main), Time(self.time));
-        let kv = KeyValue { key: key.clone(), mod_revision, time, ..KeyValue::default() };
-        self.events.push(Event { kind: ChangeKind::Delete, kv });
-        Some(old)
-    }
-
-    fn within(&self, range: &KeyRange) -> Vec<Bytes> {
-        self.keys.keys().filter(|key| range.contains(key)).cloned().collect()
-    }
-
-    fn rename(&mut self, from: &Bytes, to: &Bytes) -> Result<(), Refusal> {
-        form(&Op::put(to.clone(), ""))?;
-        let source = self.keys[from].clone();
-        self.put(to, source.value.clone(), source.lease, Some(&source));
-        self.delete(from);
-        Ok(())
-    }
-
-    fn op(&mut self, op: &Op) -> Result<OpAnswer, Refusal> {
-        Ok(match op {
-            Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease } => {
-                let old = self.keys.get(key).cloned();
-                let value = if *ignore_value { old.clone().unwrap().value } else { value.clone() };
-                let lease = if *ignore_lease { old.clone().unwrap().lease } else { *lease };
-                self.put(key, value, lease, None);
-                OpAnswer::Put { prev_kv: old.filter(|_| *prev_kv) }
-            }
-            Op::Append { key, value } => {
-                let old = self.keys.get(key).cloned().unwrap_or_default();
-                let whole = Bytes::from([&old.value[..], &value[..]].concat());
-                let value_bytes = count(whole.len());
-                self.put(key, whole, old.lease, None);
-                OpAnswer::Append { value_bytes }
-            }
-            Op::Delete { range, prev_kv } => {
-                let old: Vec<KeyValue> =
-                    self.within(range).iter().map(|key| self.delete(key).unwrap()).collect();
-                OpAnswer::Delete {
-                    deleted: count(old.len()),
-                    prev_kvs: if *prev_kv { old } else { Vec::new() },
-                }
-            }
-            Op::Range(query) => OpAnswer::Range(range_of(&self.keys, query)),
-            Op::Move { from, to } => {
-                let moved = self.within(&KeyRange::prefix(from));
-                for key in &moved {
-                    let target = Bytes::from([&to[..], &key[from.len()..]].concat());
-                    self.rename(key, &target)?;
-                }
-                OpAnswer::Move { moved: count(moved.len()) }
-            }
-            Op::MoveKey { from, to } => {
-                let moves = from != to && self.keys.contains_key(from);
-                if moves {
-                    self.rename(from, to)?;
-                }
-                OpAnswer::Move { moved: u64::from(moves) }
-            }
-            Op::Restore { range, revision } => self.restore(range, *revision),
-            Op::Txn(_) => unreachable!("branch takes nested transactions"),
-        })
-    }
-
-    fn restore(&mut self, range: &KeyRange, revision: Revision) -> OpAnswer {
-        let then = self.reference.moment(revision).unwrap();
-        let (mut put, mut deleted) = (0, 0);
-        for (key, kv) in then.keys.iter().filter(|(key, _)| range.contains(key)) {
-            if self.keys.get(key).is_some_and(|own| own.mod_revision == kv.mod_revision) {
-                continue;
-            }
-            let known = self.reference.leases.contains(&kv.lease.0);
-            let lease = if known { kv.lease } else { LeaseId(0) };
-            self.put(key, kv.value.clone(), lease, Some(kv));
-            put += 1;
-        }
-        for key in self.within(range) {
-            if !then.keys.contains_key(&key) {
-                self.delete(&key);
-                deleted += 1;
-            }
-        }
-        OpAnswer::Restore { put, deleted }
-    }
 }
