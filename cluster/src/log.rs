@@ -71,6 +71,8 @@ pub struct Vote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub id: LogId,
+    /// What the payload is; the log does not care.
+    pub kind: u8,
     pub payload: Bytes,
 }
 
@@ -247,9 +249,9 @@ impl Log {
         self.submit(Some(done), |inner| {
             let before = inner.index.state().last;
             let mut writes = Vec::with_capacity(entries.len());
-            for Entry { id, payload } in entries {
-                match inner.index.append(id, payload.clone(), None) {
-                    Ok(serial) => writes.push(Write::Entry { id, serial, payload }),
+            for entry in entries {
+                match inner.index.append(entry.clone(), None) {
+                    Ok(serial) => writes.push(Write::Entry { serial, entry }),
                     Err(gap) => {
                         inner.index.truncate_after(before);
                         return Err(gap);
@@ -329,7 +331,7 @@ impl Log {
     pub fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let found = self.shared.look_up(&range, bytes_max);
         let mut entries = Vec::with_capacity(found.len());
-        for (id, source) in found {
+        for (id, kind, source) in found {
             let payload = match source {
                 Source::Memory(payload) => payload,
                 Source::Disk(file, place) => match self.read_record(id, &file, place)? {
@@ -337,7 +339,7 @@ impl Log {
                     None => continue,
                 },
             };
-            entries.push(Entry { id, payload });
+            entries.push(Entry { id, kind, payload });
         }
         Ok(entries)
     }
@@ -349,7 +351,7 @@ impl Log {
         let mut bytes = vec![0; length];
         let read = file.read_exact_at(&mut bytes, u64::from(place.offset));
         let intact = match (&read, group::decode_record(&bytes, place.seed)) {
-            (Ok(()), Some((_, Record::Entry { id: found, payload }))) if found == id => {
+            (Ok(()), Some((_, Record::Entry { id: found, payload, .. }))) if found == id => {
                 Some(length - payload.len())
             }
             _ => None,
@@ -437,7 +439,7 @@ enum Source {
 }
 
 impl Shared {
-    fn look_up(&self, range: &Range<u64>, bytes_max: usize) -> Vec<(LogId, Source)> {
+    fn look_up(&self, range: &Range<u64>, bytes_max: usize) -> Vec<(LogId, u8, Source)> {
         let inner = self.inner.lock();
         let mut bytes = 0;
         let mut found = Vec::new();
@@ -455,7 +457,7 @@ impl Shared {
             if bytes > bytes_max && !found.is_empty() {
                 break;
             }
-            found.push((slot.id, source));
+            found.push((slot.id, slot.kind, source));
         }
         found
     }

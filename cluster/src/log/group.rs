@@ -108,6 +108,7 @@ impl Header {
 pub(super) enum Record<'a> {
     Entry {
         id: LogId,
+        kind: u8,
         payload: &'a [u8],
     },
     Vote(Vote),
@@ -127,7 +128,7 @@ const KIND_COMMITTED: u8 = 5;
 const KIND_STATE: u8 = 6;
 
 /// Bytes that an entry takes in a group besides its payload.
-pub(super) const ENTRY_OVERHEAD_BYTES: u32 = RECORD_HEADER_BYTES + 16;
+pub(super) const ENTRY_OVERHEAD_BYTES: u32 = RECORD_HEADER_BYTES + 17;
 /// The largest state record.
 pub(super) const STATE_BYTES_MAX: u32 = RECORD_HEADER_BYTES + 18 + 3 * 17;
 
@@ -161,9 +162,10 @@ impl GroupBuilder {
         self.records.push(begin);
         self.bytes.extend_from_slice(&[0; 8]);
         match record {
-            Record::Entry { id, payload } => {
+            Record::Entry { id, kind, payload } => {
                 self.bytes.push(KIND_ENTRY);
                 self.push_id(*id);
+                self.bytes.push(*kind);
                 self.bytes.extend_from_slice(payload);
             }
             Record::Vote(vote) => {
@@ -293,8 +295,9 @@ pub(super) fn decode_record(bytes: &[u8], seed: u32) -> Option<(u32, Record<'_>)
     let record = match fields.u8()? {
         KIND_ENTRY => {
             let id = fields.id()?;
+            let kind = fields.u8()?;
             let payload = fields.rest();
-            Record::Entry { id, payload }
+            Record::Entry { id, kind, payload }
         }
         KIND_VOTE => Record::Vote(fields.vote()?),
         KIND_TRUNCATE_AFTER => Record::TruncateAfter(fields.optional_id()?),

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{LogError, LogId, State};
+use super::{Entry, LogError, LogId, State};
 
 /// Where an entry's record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub(super) struct Place {
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) id: LogId,
+    pub(super) kind: u8,
     pub(super) serial: u64,
     pub(super) payload: Option<Bytes>,
     pub(super) place: Option<Place>,
@@ -69,10 +70,10 @@ impl Index {
     /// Adds an entry behind the last one; returns its serial number.
     pub(super) fn append(
         &mut self,
-        id: LogId,
-        payload: Bytes,
+        entry: Entry,
         place: Option<Place>,
     ) -> Result<u64, LogError> {
+        let Entry { id, kind, payload } = entry;
         match self.state.last {
             Some(last) if id.index != last.index + 1 || id.term < last.term => {
                 return Err(LogError::Gap { last: Some(last), found: id });
@@ -86,7 +87,7 @@ impl Index {
         self.state.last = Some(id);
         self.serial += 1;
         self.cached_bytes += payload.len();
-        self.slots.push_back(Slot { id, serial: self.serial, payload: Some(payload), place });
+        self.slots.push_back(Slot { id, kind, serial: self.serial, payload: Some(payload), place });
         self.evict();
         Ok(self.serial)
     }
@@ -170,21 +171,21 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::{Index, Place};
-    use crate::log::{LogId, State};
+    use crate::log::{Entry, LogId, State};
 
     fn place(offset: u32) -> Place {
         Place { segment: 1, offset, length: 9, seed: 0 }
     }
 
-    fn id(term: u64, index: u64) -> LogId {
-        LogId { term, index }
+    fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+        Entry { id: LogId { term, index }, kind: 1, payload: vec![1; bytes].into() }
     }
 
     #[test]
     fn an_entry_without_a_place_stays_in_memory() {
         let mut index = Index::new(4, State::default());
-        let first = index.append(id(1, 0), vec![1; 8].into(), None).unwrap();
-        index.append(id(1, 1), vec![2; 8].into(), None).unwrap();
+        let first = index.append(entry(1, 0, 8), None).unwrap();
+        index.append(entry(1, 1, 8), None).unwrap();
         assert!(index.range(&(0..2)).all(|slot| slot.payload.is_some()));
 
         index.set_place(0, first, place(16));
@@ -196,9 +197,9 @@ mod tests {
     #[test]
     fn a_place_of_a_replaced_entry_is_not_taken() {
         let mut index = Index::new(1 << 20, State::default());
-        let old = index.append(id(1, 0), vec![1].into(), None).unwrap();
+        let old = index.append(entry(1, 0, 1), None).unwrap();
         index.truncate_after(None);
-        let new = index.append(id(2, 0), vec![2].into(), None).unwrap();
+        let new = index.append(entry(2, 0, 1), None).unwrap();
         index.set_place(0, old, place(16));
         assert_eq!(index.range(&(0..1)).next().unwrap().place, None);
         index.set_place(0, new, place(32));
@@ -208,9 +209,9 @@ mod tests {
     #[test]
     fn a_gap_is_refused() {
         let mut index = Index::new(1 << 20, State::default());
-        index.append(id(1, 0), vec![1].into(), None).unwrap();
-        assert!(index.append(id(1, 2), vec![1].into(), None).is_err());
-        assert!(index.append(id(0, 1), vec![1].into(), None).is_err());
-        assert_eq!(index.state().last, Some(id(1, 0)));
+        index.append(entry(1, 0, 1), None).unwrap();
+        assert!(index.append(entry(1, 2, 1), None).is_err());
+        assert!(index.append(entry(0, 1, 1), None).is_err());
+        assert_eq!(index.state().last, Some(LogId { term: 1, index: 0 }));
     }
 }

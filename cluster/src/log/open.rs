@@ -18,7 +18,7 @@ use super::index::{Index, Place};
 use super::segment::{
     self, CLEAN, CleanMark, HEADER_PAGE_BYTES, HeaderPage, SegmentHeader, segment_path, spare_path,
 };
-use super::{LogError, LogId, LogOptions, SegmentFile, State};
+use super::{Entry, LogError, LogId, LogOptions, SegmentFile, State};
 
 const FIRST_SEGMENT: u32 = 1;
 
@@ -294,11 +294,11 @@ impl<'a> Scan<'a> {
             self.state.apply(&record);
             let index = self.index.as_mut().expect("the first record is the state");
             match record {
-                Record::Entry { id, payload } => {
+                Record::Entry { id, kind, payload } => {
                     let length = bytes.end - bytes.start;
                     let place = Place { segment, offset: bytes.start, length, seed };
-                    let payload = Bytes::copy_from_slice(payload);
-                    if let Err(gap) = index.append(id, payload, Some(place)) {
+                    let entry = Entry { id, kind, payload: Bytes::copy_from_slice(payload) };
+                    if let Err(gap) = index.append(entry, Some(place)) {
                         return Err(self.corrupt(segment, bytes.start, gap.to_string()));
                     }
                     if let Some(file) = self.segments.last_mut() {

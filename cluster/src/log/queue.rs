@@ -8,14 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::disk::Disk;
 use super::group::Record;
 use super::index::{Index, Place};
 use super::segment::spare_path;
-use super::{Completion, LogError, LogId, LogOptions, SegmentFile, Vote};
+use super::{Completion, Entry, LogError, LogId, LogOptions, SegmentFile, Vote};
 
 /// A group takes no further request once it has this many bytes: it bounds the time of one flush
 /// and the writer's buffer. A single larger request still goes whole.
@@ -24,7 +23,7 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// One record on its way to the disk.
 #[derive(Debug)]
 pub(super) enum Write {
-    Entry { id: LogId, serial: u64, payload: Bytes },
+    Entry { serial: u64, entry: Entry },
     Vote(Vote),
     TruncateAfter(Option<LogId>),
     Purge(LogId),
@@ -33,7 +32,9 @@ pub(super) enum Write {
 impl Write {
     pub(super) fn record(&self) -> Record<'_> {
         match self {
-            Self::Entry { id, payload, .. } => Record::Entry { id: *id, payload },
+            Self::Entry { entry: Entry { id, kind, payload }, .. } => {
+                Record::Entry { id: *id, kind: *kind, payload }
+            }
             Self::Vote(vote) => Record::Vote(*vote),
             Self::TruncateAfter(id) => Record::TruncateAfter(*id),
             Self::Purge(id) => Record::Purge(*id),
@@ -42,7 +43,7 @@ impl Write {
 
     fn payload_bytes(&self) -> usize {
         match self {
-            Self::Entry { payload, .. } => payload.len(),
+            Self::Entry { entry, .. } => entry.payload.len(),
             Self::Vote(_) | Self::TruncateAfter(_) | Self::Purge(_) => 0,
         }
     }

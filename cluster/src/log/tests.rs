@@ -26,7 +26,7 @@ fn new_directory(options: &LogOptions) -> TempDir {
 fn entry(term: u64, index: u64, payload_bytes: usize) -> Entry {
     let begin = u8::try_from(index % 251).unwrap();
     let payload: Vec<u8> = (begin..=u8::MAX).cycle().take(payload_bytes).collect();
-    Entry { id: LogId { term, index }, payload: Bytes::from(payload) }
+    Entry { id: LogId { term, index }, kind: begin, payload: Bytes::from(payload) }
 }
 
 /// Appends and waits until it is durable.

@@ -105,10 +105,10 @@ impl Writer {
             let record = write.record();
             let offset = self.builder.push(&record);
             written.apply(&record);
-            if let Write::Entry { id, serial, payload } = write {
+            if let Write::Entry { serial, entry } = write {
                 let length = ENTRY_OVERHEAD_BYTES
-                    + u32::try_from(payload.len()).expect("bounded by the size of a segment");
-                placed.push((*id, *serial, offset, length));
+                    + u32::try_from(entry.payload.len()).expect("bounded by the size of a segment");
+                placed.push((entry.id, *serial, offset, length));
             }
         }
         if let Some(committed) = batch.committed
@@ -258,8 +258,8 @@ impl Writer {
 /// Room that a write takes in a group.
 fn write_bytes(write: &Write) -> u64 {
     match write {
-        Write::Entry { payload, .. } => {
-            u64::from(ENTRY_OVERHEAD_BYTES) + u64::try_from(payload.len()).unwrap_or(u64::MAX)
+        Write::Entry { entry, .. } => {
+            u64::from(ENTRY_OVERHEAD_BYTES) + u64::try_from(entry.payload.len()).unwrap_or(u64::MAX)
         }
         Write::Vote(_) | Write::TruncateAfter(_) | Write::Purge(_) => {
             u64::from(RECORD_HEADER_BYTES) + 17

@@ -1,0 +1,11 @@
+//! All of openraft: its types, our log behind its storage trait, the store behind its state machine,
+//! and the network. No type of openraft leaves this module.
+
+mod core;
+mod log_store;
+mod network;
+mod payload;
+mod state_machine;
+mod type_config;
+
+pub use self::core::{Raft, RaftError, RaftStatus, StartError, WriteError};
