@@ -1,4 +1,26 @@
-//! One node of a revfs cluster.
+//! One node of a revfs cluster: proposal -> log -> commit -> apply -> answer.
+//!
+//! - [`Node`]: a data directory, opened by this process alone, and what runs on it;
+//! - [`log`]: entries and votes, durable before they are acknowledged;
+//! - [`raft`]: all of openraft, the only module that names its types;
+//! - [`proposal`]: what becomes of a change, in every case;
+//! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
+//! - [`grpc`]: the services, over any key space.
 
+mod ballast;
+mod compaction_clock;
+mod config;
+mod convert;
+mod data_dir;
 pub mod grpc;
+mod housekeeping;
+mod local;
 pub mod log;
+mod node;
+pub mod proposal;
+pub mod raft;
+mod watch;
+
+pub use config::{NodeConfig, StartError};
+pub use local::Local;
+pub use node::{Node, ShutdownError};

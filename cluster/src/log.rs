@@ -372,6 +372,12 @@ impl Log {
         }
     }
 
+    /// The first entry of those at the end whose payloads take at most `bytes`.
+    #[must_use]
+    pub fn first_index_within(&self, bytes: u64) -> u64 {
+        self.shared.inner.lock().index.first_index_within(bytes)
+    }
+
     /// Whether the disk had no room for the log when it was last tried. The log goes on by itself
     /// when there is.
     #[must_use]

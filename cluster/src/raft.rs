@@ -8,4 +8,5 @@ mod payload;
 mod state_machine;
 mod type_config;
 
-pub use self::core::{Raft, RaftError, RaftStatus, StartError, WriteError};
+pub(crate) use self::core::log_id_of;
+pub use self::core::{Raft, RaftError, RaftStatus, WriteError};

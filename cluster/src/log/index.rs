@@ -68,11 +68,7 @@ impl Index {
     }
 
     /// Adds an entry behind the last one; returns its serial number.
-    pub(super) fn append(
-        &mut self,
-        entry: Entry,
-        place: Option<Place>,
-    ) -> Result<u64, LogError> {
+    pub(super) fn append(&mut self, entry: Entry, place: Option<Place>) -> Result<u64, LogError> {
         let Entry { id, kind, payload } = entry;
         match self.state.last {
             Some(last) if id.index != last.index + 1 || id.term < last.term => {
@@ -153,6 +149,24 @@ impl Index {
 
     fn next_index(&self) -> u64 {
         self.state.last.map_or(0, |last| last.index + 1)
+    }
+
+    /// The first entry of those at the end whose payloads take at most `bytes`.
+    pub(super) fn first_index_within(&self, bytes: u64) -> u64 {
+        let mut taken = 0_u64;
+        let mut first = self.next_index();
+        for slot in self.slots.iter().rev() {
+            let length = match (&slot.payload, slot.place) {
+                (Some(payload), _) => u64::try_from(payload.len()).unwrap_or(u64::MAX),
+                (None, place) => place.map_or(0, |place| u64::from(place.length)),
+            };
+            taken = taken.saturating_add(length);
+            if taken > bytes {
+                break;
+            }
+            first = slot.id.index;
+        }
+        first
     }
 
     pub(super) fn first_index(&self) -> u64 {

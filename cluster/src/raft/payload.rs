@@ -45,7 +45,7 @@ pub(super) fn from_log_entry(entry: log::Entry) -> io::Result<RaftEntry> {
         KIND_BLANK => EntryPayload::Blank,
         KIND_COMMAND => EntryPayload::Normal(EncodedCommand(entry.payload)),
         KIND_MEMBERSHIP => {
-            let membership = whole(&entry.payload, Fields::membership)
+            let membership = whole(&entry.payload, |fields| fields.membership())
                 .ok_or_else(|| invalid(format!("{} holds no membership", entry.id)))?;
             EntryPayload::Membership(membership)
         }
@@ -224,10 +224,9 @@ mod tests {
 
     #[test]
     fn positions_survive_the_store() {
-        for membership in [
-            StoredMembership::default(),
-            StoredMembership::new(Some(id(1, 4)), joint()),
-        ] {
+        for membership in
+            [StoredMembership::default(), StoredMembership::new(Some(id(1, 4)), joint())]
+        {
             let position = to_position(id(3, 7), &membership);
             assert_eq!(position.index, 7);
             assert_eq!(from_position(&position).unwrap(), (Some(id(3, 7)), membership));

@@ -1,0 +1,200 @@
+//! A node: one data directory, held by this process, and everything that runs on it.
+//!
+//! ```text
+//! hold the directory ─► create what it lacks ─► open store, then log ─► replication ─► lead ─► serve
+//! ```
+//!
+//! The log must reach what the store has committed, or the node does not start. It serves once it
+//! leads and has applied all that the log held. [`Node::shutdown`] takes the way back: no new change,
+//! those in flight end, replication stops, the store commits, the log gets its mark.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use revfs_api::KeySpace;
+use revfs_store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::ballast::Ballast;
+use crate::compaction_clock::{self, Retention};
+use crate::config::{NodeConfig, StartError};
+use crate::data_dir::{DataDir, Identity, Layout};
+use crate::housekeeping::Housekeeping;
+use crate::local::Local;
+use crate::log::{Log, OnNoSpace};
+use crate::proposal::Proposer;
+use crate::raft::{Raft, log_id_of};
+
+/// See the module. Dropped without [`Node::shutdown`], it stops as after a crash: nothing that was
+/// acknowledged is lost.
+pub struct Node {
+    key_space: Arc<Local>,
+    proposer: Arc<Proposer>,
+    tasks: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    /// Dropped last: then another process may hold the directory.
+    data_dir: DataDir,
+}
+
+/// Why a shutdown was not orderly. What was acknowledged is safe: the next start replays it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the node stopped, but not in order: {reason}")]
+pub struct ShutdownError {
+    pub reason: String,
+}
+
+/// The parts that are opened before replication starts.
+struct Opened {
+    data_dir: DataDir,
+    identity: Identity,
+    store: Arc<Store>,
+    log: Arc<Log>,
+    ballast: Arc<Ballast>,
+}
+
+impl Node {
+    /// Opens the data directory, or creates it as a cluster of one, and waits until it serves.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing that looks damaged or incomplete is ever replaced.
+    pub async fn start(mut config: NodeConfig) -> Result<Self, StartError> {
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+        let opened =
+            opened.map_err(|error| StartError::Interrupted { reason: error.to_string() })??;
+        let Opened { data_dir, identity, store, log, ballast } = opened;
+        config.data_dir.clone_from(&data_dir.path);
+        let raft =
+            Raft::start(identity.cluster, identity.member, Arc::clone(&log), Arc::clone(&store))
+                .await?;
+        raft.initialize().await?;
+        raft.lead(config.start_timeout).await?;
+
+        let (revision, current) = watch::channel(0);
+        let view = store.read_view().map_err(|error| StartError::Damaged {
+            path: config.data_dir.clone(),
+            reason: error.to_string(),
+        })?;
+        revision.send_replace(view.current().0);
+        drop(view);
+        store.on_revision(Box::new(move |newest| {
+            revision.send_replace(newest.0);
+        }));
+        let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
+        let (stop, stopped) = watch::channel(false);
+        let tasks = start_tasks(&config, &proposer, ballast, &stopped);
+        let endpoint = config.endpoint;
+        let key_space = Arc::new(Local {
+            store,
+            proposer: Arc::clone(&proposer),
+            identity,
+            endpoint,
+            current,
+            stop: stopped,
+        });
+        Ok(Self { key_space, proposer, tasks, stop, data_dir })
+    }
+
+    /// The key space of this node, for a mount, the services and the commands.
+    #[must_use]
+    pub fn key_space(&self) -> Arc<dyn KeySpace> {
+        Arc::clone(&self.key_space) as Arc<dyn KeySpace>
+    }
+
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir.path
+    }
+
+    #[must_use]
+    pub fn cluster_id(&self) -> u64 {
+        self.key_space.identity.cluster
+    }
+
+    #[must_use]
+    pub fn member_id(&self) -> u64 {
+        self.key_space.identity.member
+    }
+
+    /// Why the node takes nothing any more until it is started again, if so.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.proposer.failure()
+    }
+
+    /// Stops within about `deadline`: see the module.
+    ///
+    /// # Errors
+    /// If it did not stop in order; the next start recovers.
+    pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
+        let deadline = Instant::now() + deadline;
+        let Self { key_space, proposer, tasks, stop, data_dir } = self;
+        let drained = proposer.drain(deadline).await;
+        stop.send_replace(true);
+        for task in tasks {
+            task.await.map_err(|error| ShutdownError { reason: error.to_string() })?;
+        }
+        proposer.raft.shutdown().await;
+        let (store, log) = (Arc::clone(&key_space.store), Arc::clone(&proposer.log));
+        drop(key_space);
+        let close = move || {
+            let closed = store.close().map_err(|error| error.to_string());
+            closed.and(log.close().map_err(|error| error.to_string()))
+        };
+        let closed = tokio::task::spawn_blocking(close).await;
+        drop(data_dir);
+        let closed = closed.map_err(|error| error.to_string()).and_then(|closed| closed);
+        closed.map_err(|reason| ShutdownError { reason })?;
+        if drained {
+            Ok(())
+        } else {
+            Err(ShutdownError { reason: "changes in flight had no answer in time".to_owned() })
+        }
+    }
+}
+
+fn start_tasks(
+    config: &NodeConfig,
+    proposer: &Arc<Proposer>,
+    ballast: Arc<Ballast>,
+    stopped: &watch::Receiver<bool>,
+) -> Vec<JoinHandle<()>> {
+    let log_bytes_max = config.log_bytes_max;
+    let housekeeping = Housekeeping { proposer: Arc::clone(proposer), ballast, log_bytes_max };
+    let mut tasks = vec![tokio::spawn(housekeeping.run(stopped.clone()))];
+    let retention = Retention { keep: config.keep, quota_bytes: config.quota_bytes };
+    if retention.keep.is_some() || retention.quota_bytes.is_some() {
+        let clock = compaction_clock::run(retention, Arc::clone(proposer), stopped.clone());
+        tasks.push(tokio::spawn(clock));
+    }
+    tasks
+}
+
+/// Holds and opens what is on disk; blocks.
+fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+    let data_dir = DataDir::hold(&config.data_dir)?;
+    let layout = match data_dir.layout()? {
+        Some(layout) => layout,
+        None => create(&data_dir, config)?,
+    };
+    let ballast = Arc::new(Ballast::new(&data_dir.path, config.ballast_bytes));
+    ballast.take(config.disk_free_min_bytes);
+    let store = Store::open(&layout.store, config.store.clone())?;
+    let committed = log_id_of(&store.committed())?;
+    let reserve = Arc::clone(&ballast);
+    let mut log_options = config.log.clone();
+    log_options.on_no_space = OnNoSpace::new(move || reserve.release());
+    let log = Log::open(&layout.log, log_options, committed)?;
+    let (store, log) = (Arc::new(store), Arc::new(log));
+    Ok(Opened { data_dir, identity: layout.identity, store, log, ballast })
+}
+
+fn create(data_dir: &DataDir, config: &NodeConfig) -> Result<Layout, StartError> {
+    let layout = data_dir.begin_creation()?;
+    drop(Store::create(&layout.store, config.store.clone())?);
+    Log::create(&layout.log, &config.log)?;
+    data_dir.finish_creation(layout.identity)?;
+    Ok(layout)
+}

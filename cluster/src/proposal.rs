@@ -1,0 +1,221 @@
+//! What becomes of a change: checked, stamped, proposed, applied, and how it may end.
+//!
+//! Everything that can be refused is refused before the change reaches the log: its size, a full
+//! disk, a node that lags or is closed. From then on only a direct "this member does not lead" means
+//! that nothing happened. Every other end, the deadline included, leaves the outcome unknown: the
+//! change may have been applied, may still be, and is never sent again.
+
+mod bounds;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use revfs_api::keyspace::{Error, Result};
+use revfs_store::types::{Author, Time};
+use revfs_store::{Body, Command, Health, Outcome, Store};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::ballast::free_bytes;
+use crate::log::Log;
+use crate::raft::{Raft, WriteError};
+
+pub use self::bounds::NOTE_BYTES_MAX;
+
+/// Proposals in flight; more wait for their turn.
+const IN_FLIGHT_MAX: usize = 4_096;
+
+/// Bytes of the proposals in flight. It lets the largest transaction through, alone.
+const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+
+/// New changes wait while applying is so many entries ahead of what the store holds durably.
+const UNCOMMITTED_ENTRIES_MAX: u64 = 5_000;
+
+/// Pause before a change that did not happen is proposed again.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Takes changes of this node's clients.
+pub(crate) struct Proposer {
+    pub(crate) raft: Raft,
+    pub(crate) log: Arc<Log>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) disk_free_min_bytes: u64,
+    pub(crate) timeout: Duration,
+    in_flight: Semaphore,
+    in_flight_bytes: Semaphore,
+    closing: AtomicBool,
+}
+
+impl Proposer {
+    pub(crate) fn new(
+        raft: Raft,
+        log: Arc<Log>,
+        store: Arc<Store>,
+        config: &crate::NodeConfig,
+    ) -> Self {
+        Self {
+            raft,
+            log,
+            store,
+            data_dir: config.data_dir.clone(),
+            disk_free_min_bytes: config.disk_free_min_bytes,
+            timeout: config.proposal_timeout,
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            in_flight_bytes: Semaphore::new(IN_FLIGHT_BYTES_MAX),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// Proposes a change and waits until it is durable and applied.
+    pub(crate) async fn propose(&self, author: Author, note: Bytes, body: Body) -> Result<Outcome> {
+        let deadline = Instant::now() + self.timeout;
+        bounds::check(&author, &note, &body)?;
+        let command = Command { time: now(), author, note, body };
+        let encoded = command.encode().map_err(|error| Error::Invalid(error.to_string()))?;
+        // The encoded bytes hold it all from here on.
+        drop(command);
+        let permits = self.admit(encoded.len(), deadline).await?;
+        let outcome = self.send(encoded, deadline).await;
+        drop(permits);
+        outcome
+    }
+
+    /// Waits for a place among the proposals in flight, within the deadline.
+    async fn admit(
+        &self,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
+        self.check_open()?;
+        self.check_space(bytes)?;
+        let busy = |what: &str| Error::Busy { reason: format!("{what} for {:?}", self.timeout) };
+        let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
+        let permits = async {
+            let one = self.in_flight.acquire().await;
+            let bytes = self.in_flight_bytes.acquire_many(bytes).await;
+            one.and_then(|one| Ok((one, bytes?)))
+        };
+        let permits = tokio::time::timeout_at(deadline.into(), permits)
+            .await
+            .map_err(|_| busy("other changes filled the queue"))?
+            .map_err(|_| self.closed())?;
+        self.wait_for_store(deadline).await.map_err(|error| match error {
+            Error::Timeout(_) => busy("the store was behind with its commits"),
+            other => other,
+        })?;
+        Ok(permits)
+    }
+
+    /// Waits while too much is applied that LMDB does not hold durably.
+    async fn wait_for_store(&self, deadline: Instant) -> Result<()> {
+        let is_behind = || {
+            let ahead = self.store.applied().index.saturating_sub(self.store.committed().index);
+            ahead > UNCOMMITTED_ENTRIES_MAX
+        };
+        while is_behind() {
+            let store = Arc::clone(&self.store);
+            let commit = tokio::task::spawn_blocking(move || store.commit());
+            match tokio::time::timeout_at(deadline.into(), commit).await {
+                Err(_) => return Err(Error::Timeout(self.timeout)),
+                Ok(Err(_)) => return Err(self.closed()),
+                Ok(Ok(committed)) => committed.map_err(crate::convert::store_error)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Proposes until it is applied or the deadline has passed.
+    async fn send(&self, command: Bytes, deadline: Instant) -> Result<Outcome> {
+        loop {
+            let proposed = self.raft.propose(command.clone());
+            match tokio::time::timeout_at(deadline.into(), proposed).await {
+                Err(_) => {
+                    let reason = format!("no answer within {:?}", self.timeout);
+                    return Err(Error::OutcomeUnknown { reason });
+                }
+                Ok(Ok(outcome)) => return Ok(outcome),
+                Ok(Err(WriteError::Unknown { reason })) => {
+                    return Err(Error::OutcomeUnknown { reason });
+                }
+                Ok(Err(error @ WriteError::NotLeader { .. })) => {
+                    if Instant::now() + RETRY_PAUSE >= deadline {
+                        return Err(Error::NoQuorum { reason: error.to_string() });
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Why nothing is taken any more, if so.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        if let Some(reason) = self.log.failure() {
+            return Some(reason);
+        }
+        if let Health::Closed { reason } = self.store.health() {
+            return Some(reason);
+        }
+        self.raft.failure().map(Arc::from)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        self.failure().map_or(Ok(()), |reason| Err(Error::Closed { reason }))
+    }
+
+    fn closed(&self) -> Error {
+        match self.failure() {
+            Some(reason) => Error::Closed { reason },
+            None => Error::Unavailable { reason: "the node is shutting down".to_owned() },
+        }
+    }
+
+    /// Refuses what the disk may not hold. `bytes` go into the log, and into the store later.
+    fn check_space(&self, bytes: usize) -> Result<()> {
+        match self.no_space(bytes) {
+            Some(reason) => Err(Error::NoSpace { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// Why a change of so many bytes would be refused for want of space, if so.
+    pub(crate) fn no_space(&self, bytes: usize) -> Option<String> {
+        if self.log.is_disk_full() {
+            return Some("the disk has no room for the log".to_owned());
+        }
+        if let Health::NoSpace { reason } = self.store.health() {
+            return Some(reason.to_string());
+        }
+        let wanted = self.disk_free_min_bytes.saturating_add(u64::try_from(bytes).unwrap_or(0));
+        match free_bytes(&self.data_dir) {
+            Ok(free) if free < wanted => Some(format!(
+                "{free} bytes are free on the disk of {}, {wanted} are wanted",
+                self.data_dir.display()
+            )),
+            Ok(_) => None,
+            Err(error) => Some(format!("{}: {error}", self.data_dir.display())),
+        }
+    }
+
+    /// Takes no more changes and waits for those in flight until `deadline`; whether all ended.
+    pub(crate) async fn drain(&self, deadline: Instant) -> bool {
+        self.closing.store(true, Ordering::Release);
+        let all = u32::try_from(IN_FLIGHT_MAX).expect("a small constant");
+        let drained =
+            tokio::time::timeout_at(deadline.into(), self.in_flight.acquire_many(all)).await;
+        self.in_flight.close();
+        self.in_flight_bytes.close();
+        drained.is_ok()
+    }
+}
+
+/// The clock, in nanoseconds since the epoch. The store makes it run forwards.
+pub(crate) fn now() -> Time {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+}

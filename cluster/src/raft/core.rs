@@ -1,0 +1,194 @@
+//! One openraft instance over the log and the store, with the calls that a node needs of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, InitializeError};
+use openraft::impls::BasicNode;
+use openraft::{Config, ServerState, SnapshotPolicy};
+use revfs_store::{Outcome, Position, Store};
+
+use super::log_store::LogStore;
+use super::network::NoPeers;
+use super::payload::{from_position, to_log_id};
+use super::state_machine::StateMachine;
+use super::type_config::{EncodedCommand, TypeConfig};
+use crate::log::{Log, LogId};
+
+/// Entries that stay in the log behind a snapshot, for members that lag a little.
+const ENTRIES_KEPT: u64 = 5_000;
+
+/// Entries between two snapshots: a snapshot costs nothing, it lets the log be purged.
+const SNAPSHOT_ENTRIES: u64 = 5_000;
+
+/// Purges are gathered until they give up so many entries.
+const PURGE_ENTRIES: u64 = 1_000;
+
+/// `--election-timeout`: within so long a lost leader is replaced.
+const ELECTION_TIMEOUT_MS: u64 = 1_000;
+
+const HEARTBEAT_MS: u64 = 100;
+
+type Inner = openraft::Raft<TypeConfig, StateMachine>;
+
+/// See the module. Clones are the same instance.
+#[derive(Clone)]
+pub struct Raft {
+    inner: Inner,
+    member: u64,
+}
+
+/// Why replication could not start or go on.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RaftError {
+    #[error("replication stopped: {reason}")]
+    Stopped { reason: String },
+    #[error("this member does not lead after {waited:?}: {reason}")]
+    NotReady { waited: Duration, reason: String },
+    #[error("the store's place in the log cannot be read: {reason}")]
+    Position { reason: String },
+}
+
+/// How a proposal ended that was not applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// It was refused before it reached the log: nothing happened.
+    #[error("this member does not lead; the leader is {leader:?}")]
+    NotLeader { leader: Option<u64> },
+    /// It may or may not have happened, or still happen.
+    #[error("{reason}")]
+    Unknown { reason: String },
+}
+
+/// Where replication stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RaftStatus {
+    pub term: u64,
+    pub leader: Option<u64>,
+    pub last_index: u64,
+}
+
+/// The log id of a store's position; `None` before the first entry.
+pub(crate) fn log_id_of(position: &Position) -> Result<Option<LogId>, RaftError> {
+    let decoded = from_position(position);
+    let (id, _) = decoded.map_err(|error| RaftError::Position { reason: error.to_string() })?;
+    Ok(id.map(to_log_id))
+}
+
+fn config(cluster: u64) -> Config {
+    Config {
+        cluster_name: format!("{cluster:016x}"),
+        // A follower waits the leader's lease, which is the longer one, plus a random timeout.
+        election_timeout_max: ELECTION_TIMEOUT_MS / 2,
+        election_timeout_min: ELECTION_TIMEOUT_MS / 4,
+        heartbeat_interval: HEARTBEAT_MS,
+        enable_pre_vote: Some(true),
+        quorum_loss_probe_interval: Some(ELECTION_TIMEOUT_MS),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        purge_batch_size: PURGE_ENTRIES,
+        ..Config::default()
+    }
+}
+
+impl Raft {
+    /// Starts replication for `member`; entries that the log knows to be committed are applied
+    /// before this returns.
+    pub(crate) async fn start(
+        cluster: u64,
+        member: u64,
+        log: Arc<Log>,
+        store: Arc<Store>,
+    ) -> Result<Self, RaftError> {
+        let stopped = |reason: String| RaftError::Stopped { reason };
+        let config = config(cluster).validate().map_err(|error| stopped(error.to_string()))?;
+        let machine = StateMachine::new(store).map_err(|error| stopped(error.to_string()))?;
+        let inner =
+            Inner::new(member, Arc::new(config), NoPeers, LogStore::new(log), machine).await;
+        let inner = inner.map_err(|error| stopped(error.to_string()))?;
+        Ok(Self { inner, member })
+    }
+
+    /// Makes this member the cluster's only one, unless the log already says who belongs to it.
+    pub(crate) async fn initialize(&self) -> Result<(), RaftError> {
+        let members = BTreeMap::from([(self.member, BasicNode::new(""))]);
+        match self.inner.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(RaftError::Stopped { reason: error.to_string() }),
+        }
+    }
+
+    /// Waits until this member leads and has applied all that the log held when it started.
+    pub(crate) async fn lead(&self, timeout: Duration) -> Result<(), RaftError> {
+        let not_ready = |reason: String| RaftError::NotReady { waited: timeout, reason };
+        if self.inner.metrics().borrow_watched().state != ServerState::Leader {
+            // The only voter need not wait for a timeout before it stands for election.
+            let elected = self.inner.trigger().elect(false).await;
+            elected.map_err(|error| RaftError::Stopped { reason: error.to_string() })?;
+        }
+        let leads = self.inner.wait(Some(timeout)).state(ServerState::Leader, "to lead").await;
+        leads.map_err(|error| not_ready(error.to_string()))?;
+        let recovered = self.inner.wait_for_recovery(Some(timeout)).await;
+        recovered.map_err(|error| not_ready(error.to_string()))?;
+        Ok(())
+    }
+
+    /// Proposes an encoded command and waits until it is applied.
+    pub(crate) async fn propose(&self, command: Bytes) -> Result<Outcome, WriteError> {
+        let unknown = |reason: String| Err(WriteError::Unknown { reason });
+        match self.inner.client_write(EncodedCommand(command)).await {
+            Ok(response) => match response.data {
+                Some(outcome) => Ok(outcome),
+                None => unknown("the entry was applied as one without a command".to_owned()),
+            },
+            Err(openraft::errors::RaftError::APIError(error)) => match error {
+                ClientWriteError::ForwardToLeader(forward) => {
+                    Err(WriteError::NotLeader { leader: forward.leader_id })
+                }
+                // It contains a ForwardToLeader, but the entry may live on in another log.
+                ClientWriteError::LogEntryDiscarded(_) => {
+                    unknown("another leader took over before the change was committed".to_owned())
+                }
+                ClientWriteError::ChangeMembershipError(error) => unknown(error.to_string()),
+                ClientWriteError::PreconditionFailed(error) => unknown(error.to_string()),
+            },
+            Err(openraft::errors::RaftError::Fatal(error)) => unknown(error.to_string()),
+        }
+    }
+
+    /// Lets the log be purged up to `index`, as far as LMDB holds it durably.
+    pub(crate) async fn purge(&self, index: u64) -> Result<(), RaftError> {
+        let stopped = |reason: String| RaftError::Stopped { reason };
+        self.inner.trigger().snapshot().await.map_err(|error| stopped(error.to_string()))?;
+        self.inner.trigger().purge_log(index).await.map_err(|error| stopped(error.to_string()))
+    }
+
+    #[must_use]
+    pub fn status(&self) -> RaftStatus {
+        let metrics = self.inner.metrics();
+        let metrics = metrics.borrow_watched();
+        RaftStatus {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_index: metrics.last_log_index.unwrap_or(0),
+        }
+    }
+
+    /// Why replication has stopped, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let metrics = self.inner.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.as_ref().err().map(ToString::to_string)
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        if let Err(error) = self.inner.shutdown().await {
+            tracing::error!(%error, "replication did not stop in order");
+        }
+    }
+}
