@@ -100,18 +100,18 @@ async fn a_failed_flush_closes_the_node_until_it_is_started_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_really_full_file_system_gives_no_space_and_recovers() {
     let directory = tempfile::tempdir().unwrap();
-    let mounted = nix::mount::mount(
+    let result = nix::mount::mount(
         Some("tmpfs"),
         directory.path(),
         Some("tmpfs"),
         nix::mount::MsFlags::empty(),
         Some("size=16m"),
     );
-    if let Err(error) = mounted {
+    if let Err(error) = result {
         println!("skipped: a tmpfs cannot be mounted here ({error})");
         return;
     }
-    let unmount = scopeguard(directory.path().to_owned());
+    let mounted = Mounted(directory.path().to_owned());
     let node = start(directory.path()).await;
     let space = node.key_space();
     put(&space, "/first", "1").await.unwrap();
@@ -127,7 +127,7 @@ async fn a_really_full_file_system_gives_no_space_and_recovers() {
     let node = start(directory.path()).await;
     assert_eq!(all(&node.key_space(), "/").await.len(), 2);
     shut_down(node).await;
-    drop(unmount);
+    drop(mounted);
 }
 
 fn fill(path: &std::path::Path) {
@@ -139,10 +139,6 @@ fn fill(path: &std::path::Path) {
 
 /// Unmounts when dropped.
 struct Mounted(std::path::PathBuf);
-
-fn scopeguard(path: std::path::PathBuf) -> Mounted {
-    Mounted(path)
-}
 
 impl Drop for Mounted {
     fn drop(&mut self) {

@@ -1,5 +1,7 @@
 //! A whole node on a real directory: what it promises across restarts, crashes, damage and full disks.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
 mod changes;
 mod crash;
 mod damage;
