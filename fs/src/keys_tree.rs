@@ -2,19 +2,21 @@
 //!
 //! A key and its ordinary name are one node. The listing reads pages of keys and holds one of them.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fuser::{Errno, FileType};
-use revfs_api::keyspace::{Answer as KeyAnswer, KeyRange, RangeRead, Read, Revision};
+use fuser::Errno;
+use revfs_api::keyspace::{KeyRange, KeyValue, RangeRead, Read, Revision};
 
+use crate::attributes::record_key;
 use crate::errno::name_errno;
 use crate::filesystem::{Answer, Filesystem, Found};
 use crate::listing::{Entry, Listing, What};
-use crate::node::{Place, Tree};
+use crate::node::Tree;
 use crate::path::{DigestName, KeysName, keys_name, parse_keys_name};
-use crate::resolve::{Seen, Subject};
+use crate::resolve::{Answers, Seen, Standing, Subject, standing_file};
 
 /// Keys in a page.
 pub(crate) const PAGE_KEYS: usize = 1_000;
@@ -36,12 +38,11 @@ impl Filesystem {
     async fn key_of_digest(&self, digest: &DigestName) -> Answer<Option<Bytes>> {
         let mut range = KeyRange::prefix(digest.stem());
         loop {
-            let (keys, more, _) = self.keys_in(Revision::NONE, range.clone()).await?;
-            if let Some(key) = keys.iter().find(|key| digest.is_of_key(key)) {
-                return Ok(Some(key.clone()));
+            let page = self.keys_in(Revision::NONE, range.clone()).await?;
+            if let Some(kv) = page.kvs.iter().find(|kv| digest.is_of_key(&kv.key)) {
+                return Ok(Some(kv.key.clone()));
             }
-            let Some(last) = keys.last().filter(|_| more) else { return Ok(None) };
-            let start = Bytes::from([last.as_ref(), b"\0"].concat());
+            let Some(start) = page.next else { return Ok(None) };
             range = match range {
                 KeyRange::Span { end, .. } => KeyRange::Span { start, end },
                 KeyRange::From(_) | KeyRange::Key(_) => KeyRange::From(start),
@@ -49,22 +50,14 @@ impl Filesystem {
         }
     }
 
-    /// The first keys of a range, whether there are more, and the revision of the view.
-    async fn keys_in(
-        &self,
-        revision: Revision,
-        range: KeyRange,
-    ) -> Answer<(Vec<Bytes>, bool, Revision)> {
+    /// The first keys of a range.
+    async fn keys_in(&self, revision: Revision, range: KeyRange) -> Answer<Page> {
         let read = RangeRead { limit: PAGE_KEYS, keys_only: true, ..RangeRead::new(range) };
         let answer = self.ask(revision, vec![Read::Range(read)]).await?;
         let revision = answer.revision;
-        match answer.answers.into_iter().next() {
-            Some(KeyAnswer::Range(range)) => {
-                let keys = range.kvs.into_iter().map(|kv| kv.key).collect();
-                Ok((keys, range.more, revision))
-            }
-            _ => Err(Errno::EIO),
-        }
+        let range = Answers::new(answer).range()?;
+        let next = range.kvs.last().filter(|_| range.more).map(|last| after(&last.key));
+        Ok(Page { revision, kvs: range.kvs, next })
     }
 
     /// One page of `@keys/`: the keys from `start` on, of the view of `revision`. The first of them is
@@ -75,13 +68,44 @@ impl Filesystem {
         start: Bytes,
         first: usize,
     ) -> Answer<Listing> {
-        let (keys, more, revision) = self.keys_in(revision, KeyRange::From(start)).await?;
-        let next = keys.last().filter(|_| more).map(|last| [last.as_ref(), b"\0"].concat().into());
-        let entries = keys.into_iter().map(|key| {
-            let name = Bytes::from(keys_name(&key));
-            let ino = self.number_of(&Place::File { key });
-            Entry { name, what: What::Bare { ino, kind: FileType::RegularFile } }
+        let page = self.keys_in(revision, KeyRange::From(start.clone())).await?;
+        let records = match page.kvs.last() {
+            Some(last) => {
+                let range =
+                    KeyRange::Span { start: record_key(&start), end: record_key(&after(&last.key)) };
+                let read = vec![Read::Range(RangeRead::new(range))];
+                Answers::new(self.ask(page.revision, read).await?).range()?.kvs
+            }
+            None => Vec::new(),
+        };
+        let records: HashMap<Bytes, KeyValue> =
+            records.into_iter().map(|record| (record.key.clone(), record)).collect();
+        let defaults = self.options.defaults();
+        let entries = page.kvs.into_iter().map(|kv| {
+            let name = Bytes::from(keys_name(&kv.key));
+            let record = records.get(&record_key(&kv.key));
+            let standing = Box::new(Standing::File(standing_file(kv, record, &defaults)));
+            Entry { name, what: What::Standing { tree: Tree::Live, standing } }
         });
-        Ok(Listing { revision, first, entries: entries.collect(), next })
+        Ok(Listing {
+            revision: page.revision,
+            first,
+            entries: entries.collect(),
+            is_unwatched: true,
+            next: page.next,
+        })
     }
+}
+
+/// Keys of one view, in order.
+struct Page {
+    revision: Revision,
+    kvs: Vec<KeyValue>,
+    /// Where the next page begins, if there is one.
+    next: Option<Bytes>,
+}
+
+/// The least key above `key`.
+fn after(key: &[u8]) -> Bytes {
+    [key, b"\0"].concat().into()
 }

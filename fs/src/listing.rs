@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fuser::FileType;
 use parking_lot::Mutex;
 use revfs_api::keyspace::Revision;
 
@@ -39,6 +38,8 @@ pub struct Listing {
     /// Number of the first entry.
     pub(crate) first: usize,
     pub(crate) entries: Vec<Entry>,
+    /// Nobody tells the kernel when a name of it comes or goes.
+    pub(crate) is_unwatched: bool,
     /// Where the next page begins.
     pub(crate) next: Option<Bytes>,
 }

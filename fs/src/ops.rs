@@ -22,7 +22,7 @@ mod xattr_set;
 
 pub use open::Opened;
 pub use open_to_read::Pages;
-pub use readdir::{DirectoryEntry, bare_attr};
+pub use readdir::DirectoryEntry;
 pub use setattr::SetAttr;
 pub use statfs::Statistics;
 pub use write::WriteRequest;

@@ -195,8 +195,12 @@ impl Answers {
     }
 
     pub(crate) fn key(&mut self) -> Answer<Option<KeyValue>> {
+        self.range().map(|range| range.kvs.into_iter().next())
+    }
+
+    pub(crate) fn range(&mut self) -> Answer<RangeAnswer> {
         match self.0.next() {
-            Some(KeyAnswer::Range(range)) => Ok(range.kvs.into_iter().next()),
+            Some(KeyAnswer::Range(range)) => Ok(range),
             other => Err(answer_of_another_kind(other.as_ref())),
         }
     }

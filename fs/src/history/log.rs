@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fuser::{Errno, FileType};
+use fuser::Errno;
 use revfs_api::keyspace::{
     ChangeKind, ChangesRequest, Error, HistoryRequest, ListRead, Read, Revision, Time, Version,
 };
@@ -20,7 +20,7 @@ use crate::filesystem::{Answer, Filesystem, Found};
 use crate::found::{FOREVER, HIDDEN_TTL, Shown, file_attr};
 use crate::history::HistoryName;
 use crate::listing::{Entry, Listing, What};
-use crate::node::{Hidden, Place, Tree};
+use crate::node::{Hidden, Tree};
 use crate::path::{DirectoryKey, Listed, Name, decode_name, encode_component};
 use crate::resolve::{Answers, Standing, Subject, read_record};
 
@@ -173,9 +173,11 @@ impl Filesystem {
         names.extend(self.removed_lately(directory).await?);
         let entries = names.iter().map(|component| {
             let hidden = Hidden::HistoryOf(directory.child_key(component));
-            let ino = self.number_of(&Place::Hidden(hidden));
             let name = Bytes::from(encode_component(component).into_owned());
-            Entry { name, what: What::Bare { ino, kind: FileType::Directory } }
+            // Whoever wants to know when it changed last asks for it.
+            let effective = self.made_up(Kind::Directory, 0o555, Time(0));
+            let shown = Shown { attr: file_attr(0, 0, &effective), ttl: Duration::ZERO };
+            Entry { name, what: What::Hidden { hidden, shown } }
         });
         Ok(Listing { entries: entries.collect(), ..Listing::default() })
     }

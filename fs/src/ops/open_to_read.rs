@@ -63,3 +63,30 @@ impl Filesystem {
         Ok(Some(self.handles.files.insert(handle)))
     }
 }
+
+impl Filesystem {
+    /// Opens a file of any tree for reading.
+    ///
+    /// # Errors
+    /// EROFS to write; EISDIR.
+    pub fn open_to_read(&self, caller: Caller, ino: u64, flags: i32) -> Answer<(u64, bool)> {
+        let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            return Err(Errno::EROFS);
+        }
+        node.file.lock().open += 1;
+        Ok((self.handles.files.insert(FileHandle::new(node, flags, caller.pid)), true))
+    }
+
+    pub fn release_reader(&self, handle: u64) {
+        let Some(handle) = self.handles.files.remove(handle) else { return };
+        {
+            let mut file = handle.node.file.lock();
+            file.open -= 1;
+            if file.open == 0 {
+                file.content = None;
+            }
+        }
+        self.nodes.release(handle.node.ino);
+    }
+}

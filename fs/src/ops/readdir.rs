@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fuser::{Errno, FileAttr, FileType};
-use revfs_api::keyspace::{KeyRange, KeyValue, ListEntry, ListRead, RangeRead, Read, Revision};
+use revfs_api::keyspace::{KeyRange, KeyValue, ListEntry, ListRead, RangeRead, Read, Revision, Time};
 
 use crate::attributes::{Kind, record_key};
 use crate::filesystem::{Answer, Filesystem, Found};
@@ -26,7 +26,7 @@ pub struct DirectoryEntry {
     pub name: Bytes,
     pub ino: u64,
     pub kind: FileType,
-    /// For READDIRPLUS, where more than the number is known: whoever hands it out counts a lookup.
+    /// For READDIRPLUS, of all but `.` and `..`: whoever hands it out counts a lookup.
     pub found: Option<Found>,
 }
 
@@ -276,10 +276,6 @@ impl Filesystem {
         };
         let entry = listing.entries.get(index.checked_sub(listing.first)?)?;
         let found = match &entry.what {
-            What::Bare { ino, kind } => {
-                let name = entry.name.clone();
-                return Some(DirectoryEntry { name, ino: *ino, kind: *kind, found: None });
-            }
             What::Standing { tree, standing } if !plus => {
                 let (place, kind) = place_of(*tree, standing);
                 let ino = self.number_of(&place);
@@ -287,23 +283,16 @@ impl Filesystem {
             }
             What::Standing { tree, standing } => {
                 let mut found = self.found(*tree, standing, listing.revision);
-                if *tree == Tree::Live && !self.is_fresh(listing.revision, standing) {
+                let is_fresh = !listing.is_unwatched && self.is_fresh(listing.revision, standing);
+                if *tree == Tree::Live && !is_fresh {
                     (found.entry_ttl, found.attr_ttl) = (Duration::ZERO, Duration::ZERO);
                 }
                 found
             }
             What::Unborn(node) => match self.found_unborn(Arc::clone(node)) {
                 Ok(found) => found,
-                // Committed or removed since: only its name is told, and a lookup will say.
-                Err(_) => {
-                    let (ino, kind) = (node.ino, FileType::RegularFile);
-                    return Some(DirectoryEntry {
-                        name: entry.name.clone(),
-                        ino,
-                        kind,
-                        found: None,
-                    });
-                }
+                // Committed or removed since: whoever wants to know looks it up.
+                Err(_) => self.found_of_unknown(Arc::clone(node)),
             },
             What::Hidden { hidden, shown } => {
                 self.found_of_hidden(hidden.clone(), *shown, shown.ttl)
@@ -311,6 +300,19 @@ impl Filesystem {
         };
         let (ino, kind) = (found.node.ino, found.attr.kind);
         Some(DirectoryEntry { name: entry.name.clone(), ino, kind, found: Some(found) })
+    }
+
+    /// A regular file of which nothing is known; the kernel must not keep that.
+    fn found_of_unknown(&self, node: Arc<Node>) -> Found {
+        let effective = self.made_up(Kind::File, 0o600, Time(0));
+        let attr = file_attr(node.ino, 0, &effective);
+        Found { attr, entry_ttl: Duration::ZERO, attr_ttl: Duration::ZERO, node }
+    }
+
+    /// Attributes of `.` and `..`, at which the kernel does not look.
+    #[must_use]
+    pub(crate) fn attr_of_dots(&self, entry: &DirectoryEntry) -> FileAttr {
+        file_attr(entry.ino, 0, &self.made_up(Kind::Directory, 0o555, Time(0)))
     }
 
     fn dots(&self, node: &Node, position: usize) -> DirectoryEntry {
@@ -337,14 +339,6 @@ impl Filesystem {
         };
         self.coherence.is_unchanged_since(revision, self.floor(), key)
     }
-}
-
-/// Attributes of an entry of which only number and type are known: the kernel does not look at them.
-#[must_use]
-pub fn bare_attr(filesystem: &Filesystem, entry: &DirectoryEntry) -> FileAttr {
-    let kind = if entry.kind == FileType::Directory { Kind::Directory } else { Kind::File };
-    let effective = filesystem.made_up(kind, 0, revfs_api::keyspace::Time(0));
-    FileAttr { kind: entry.kind, ..file_attr(entry.ino, 0, &effective) }
 }
 
 fn place_of(tree: Tree, standing: &Standing) -> (Place, FileType) {

@@ -1,0 +1,117 @@
+//! Answers requests without ever making a FUSE worker wait.
+//!
+//! The worker polls an operation once: reads of a local backend are ready then, and the reply goes out
+//! without a change of threads. What is not ready becomes a task, of which there is a bounded number.
+//! A panic would only end its worker and the mount would hang slowly; so it ends the process.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use fuser::Errno;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::filesystem::Answer;
+
+/// Requests that wait for the key space at once; beyond it they are refused before anything starts.
+const PENDING_MAX: usize = 4_096;
+
+#[derive(Debug)]
+pub(super) struct Server {
+    runtime: Handle,
+    pending: Arc<Semaphore>,
+}
+
+impl Server {
+    pub(super) fn new(runtime: Handle) -> Self {
+        Self { runtime, pending: Arc::new(Semaphore::new(PENDING_MAX)) }
+    }
+
+    /// Runs `operation` and hands its answer to `send`: at once if it is ready, else later in a task.
+    pub(super) fn serve<T>(
+        &self,
+        operation: impl Future<Output = Answer<T>> + Send + 'static,
+        send: impl FnOnce(Answer<T>) + Send + 'static,
+    ) {
+        let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else {
+            send(Err(Errno::EAGAIN));
+            return;
+        };
+        let mut work = AbortOnPanic(Box::pin(async move {
+            send(operation.await);
+            drop(permit);
+        }));
+        let _entered = self.runtime.enter();
+        let mut context = Context::from_waker(Waker::noop());
+        if Pin::new(&mut work).poll(&mut context).is_pending() {
+            // A task is polled when it is spawned, so the waker that could do nothing is replaced.
+            drop(self.runtime.spawn(work));
+        }
+    }
+}
+
+/// Ends the process if the future panics.
+struct AbortOnPanic<F>(Pin<Box<F>>);
+
+impl<F: Future<Output = ()>> Future for AbortOnPanic<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| {
+            tracing::error!("a request made the program panic; it ends, because the mount would hang");
+            std::process::abort();
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use fuser::Errno;
+
+    use super::{PENDING_MAX, Server};
+
+    #[test]
+    fn what_is_ready_is_answered_by_the_worker_and_the_rest_by_a_task() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let server = Server::new(runtime.handle().clone());
+        let (answers, received) = mpsc::channel();
+        let own = std::thread::current().id();
+        let sender = answers.clone();
+        server.serve(async { Ok(1) }, move |answer| {
+            sender.send((answer, std::thread::current().id())).unwrap();
+        });
+        assert_eq!(received.try_recv().unwrap(), (Ok(1), own));
+
+        server.serve(
+            async {
+                tokio::task::yield_now().await;
+                Ok(2)
+            },
+            move |answer| answers.send((answer, std::thread::current().id())).unwrap(),
+        );
+        let (answer, thread) = received.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(answer, Ok(2));
+        assert_ne!(thread, own);
+    }
+
+    #[test]
+    fn too_many_that_wait_are_refused() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let server = Server::new(runtime.handle().clone());
+        let (answers, received) = mpsc::channel();
+        for _ in 0..=PENDING_MAX {
+            let sender = answers.clone();
+            server.serve(std::future::pending::<Result<(), Errno>>(), move |answer| {
+                sender.send(answer).unwrap();
+            });
+        }
+        assert_eq!(received.try_recv().unwrap(), Err(Errno::EAGAIN));
+        assert!(received.try_recv().is_err(), "all others wait");
+    }
+}

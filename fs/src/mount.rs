@@ -1,0 +1,203 @@
+//! Mounting and unmounting: the session, its threads, and the life of both.
+//!
+//! A mount has fuser's workers, one thread that tells the kernel what to forget, and tasks on the
+//! caller's runtime. No thread of this process may ever touch a path below the mount point: it would
+//! wait for itself, and a killed process would not go away. So all that is asked about a mount is asked
+//! of /proc/self/mountinfo.
+
+mod attach;
+mod table;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fuser::{Config, Notifier, Session, SessionACL};
+use revfs_api::KeySpace;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use self::attach::{check_mount_point, clear_dead_mount};
+
+use crate::filesystem::{Filesystem, MountOptions};
+use crate::fuse::Adapter;
+use crate::notices::{Notice, Notices};
+
+/// How long an unmount waits for programs that use the mount before it takes the mount away from them.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a mount that was taken away may still be used before this process goes on without it.
+const DETACHED_WAIT: Duration = Duration::from_secs(2);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A name that no directory has.
+const NOBODYS_NAME: &str = "@@barrier";
+
+/// A mounted file system. Dropping it takes the mount away at once, committing nothing.
+#[derive(Debug)]
+pub struct Mounted {
+    filesystem: Arc<Filesystem>,
+    mount_point: PathBuf,
+    /// Its number in the table of mounts: what lies over it or came after it is not ours.
+    mount_number: Option<u64>,
+    ended: watch::Receiver<Option<Result<(), String>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Mounts a key space on an empty directory.
+///
+/// # Errors
+/// What is wrong with the mount point, or why the kernel refuses.
+pub fn mount(
+    keys: Arc<dyn KeySpace>,
+    mount_point: &Path,
+    options: MountOptions,
+    runtime: Handle,
+) -> io::Result<Mounted> {
+    check_mount_point(mount_point)?;
+    let mount_point = mount_point.canonicalize()?;
+    let mut mount_id = [0; 8];
+    getrandom::fill(&mut mount_id).map_err(io::Error::other)?;
+    let notices = Notices::default();
+    let filesystem =
+        Filesystem::new(keys, options.clone(), notices.clone(), u64::from_be_bytes(mount_id));
+    let filesystem = Arc::new(filesystem);
+
+    let device = attach::attach(&mount_point, &options)?;
+    let mount_number = table::top_mount_at(&mount_point)?.map(|mount| mount.number);
+    let epoch = device.try_clone()?;
+    let mut config = Config::default();
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(options.workers.max(1));
+    let adapter = Adapter::new(Arc::clone(&filesystem), runtime.clone());
+    let session = Session::from_fd(adapter, device, config.acl, config)
+        .inspect_err(|_| attach::detach(&mount_point))?;
+    let notifier = session.notifier();
+    start_notifier(Arc::clone(&filesystem), notifier, epoch)?;
+
+    let tasks = vec![runtime.spawn(Arc::clone(&filesystem).watch_changes())];
+    let (end, ended) = watch::channel(None);
+    std::thread::Builder::new().name("revfs-session".to_owned()).spawn(move || {
+        let result = session.run().map_err(|error| error.to_string());
+        notices.close();
+        end.send(Some(result)).ok();
+    })?;
+    Ok(Mounted { filesystem, mount_point, mount_number, ended, tasks })
+}
+
+impl Mounted {
+    #[must_use]
+    pub fn filesystem(&self) -> &Arc<Filesystem> {
+        &self.filesystem
+    }
+
+    #[must_use]
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// Waits until the mount is gone, by whatever way.
+    ///
+    /// # Errors
+    /// Why the session ended, if not by an unmount.
+    pub async fn wait(&self) -> io::Result<()> {
+        let mut ended = self.ended.clone();
+        let result = ended.wait_for(Option::is_some).await;
+        match result.as_deref() {
+            Ok(Some(Err(error))) => Err(io::Error::other(error.clone())),
+            Ok(Some(Ok(())) | None) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Unmounts. Programs that use the mount have a moment to go away; then it is taken from them.
+    ///
+    /// # Errors
+    /// Why it cannot be unmounted.
+    pub async fn unmount(&self) -> io::Result<()> {
+        let deadline = Instant::now() + BUSY_WAIT;
+        while self.is_still_there() {
+            let mount_point = self.mount_point.clone();
+            let lazily = Instant::now() >= deadline;
+            let unmounted =
+                tokio::task::spawn_blocking(move || attach::unmount(&mount_point, lazily)).await;
+            match unmounted.map_err(io::Error::other)? {
+                Ok(()) => break,
+                Err(error) if lazily => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "the mount is in use");
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        }
+        // Whoever still stands in a mount that was taken away keeps the session alive.
+        tokio::time::timeout(DETACHED_WAIT, self.wait()).await.unwrap_or(Ok(()))
+    }
+
+    /// Whether our mount is what stands at the mount point.
+    fn is_still_there(&self) -> bool {
+        if self.ended.borrow().is_some() {
+            return false;
+        }
+        match table::top_mount_at(&self.mount_point) {
+            Ok(top) => top.is_some_and(|top| Some(top.number) == self.mount_number),
+            Err(_) => true,
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if self.is_still_there() {
+            attach::detach(&self.mount_point);
+        }
+    }
+}
+
+fn start_notifier(
+    filesystem: Arc<Filesystem>,
+    notifier: Notifier,
+    device: OwnedFd,
+) -> io::Result<()> {
+    std::thread::Builder::new().name("revfs-notifier".to_owned()).spawn(move || {
+        let notices = filesystem.notices.clone();
+        notices.drain(|notice| tell(&filesystem, &notifier, &device, notice));
+    })?;
+    Ok(())
+}
+
+/// Tells the kernel. It answers ENOENT for what it does not know, which is as good.
+fn tell(filesystem: &Filesystem, notifier: &Notifier, device: &OwnedFd, notice: &Notice) {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use fuser::INodeNo;
+
+    let told = match notice {
+        Notice::Inode(ino) => notifier.inval_inode(INodeNo(*ino), 0, 0),
+        Notice::Attributes(ino) => notifier.inval_inode(INodeNo(*ino), -1, 0),
+        Notice::Entry { parent, name } => {
+            notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name))
+        }
+        // It takes the lock that a lookup holds until its answer has arrived.
+        Notice::Barrier { parent } => {
+            notifier.inval_entry(INodeNo(*parent), OsStr::new(NOBODYS_NAME))
+        }
+        Notice::Everything => {
+            for node in filesystem.nodes.all() {
+                notifier.inval_inode(INodeNo(node.ino), 0, 0).ok();
+            }
+            attach::expire_names(device)
+        }
+    };
+    if let Err(error) = told {
+        tracing::debug!(?notice, %error, "the kernel was not told");
+    }
+}
