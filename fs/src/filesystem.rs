@@ -124,6 +124,15 @@ pub struct Filesystem {
     floor: AtomicU64,
 }
 
+impl std::fmt::Debug for Filesystem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filesystem")
+            .field("mount_id", &format_args!("{:016x}", self.mount_id))
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Filesystem {
     #[must_use]
     pub fn new(

@@ -71,8 +71,10 @@ impl Filesystem {
         let page = self.keys_in(revision, KeyRange::From(start.clone())).await?;
         let records = match page.kvs.last() {
             Some(last) => {
-                let range =
-                    KeyRange::Span { start: record_key(&start), end: record_key(&after(&last.key)) };
+                let range = KeyRange::Span {
+                    start: record_key(&start),
+                    end: record_key(&after(&last.key)),
+                };
                 let read = vec![Read::Range(RangeRead::new(range))];
                 Answers::new(self.ask(page.revision, read).await?).range()?.kvs
             }

@@ -63,11 +63,6 @@ pub(crate) enum What {
         hidden: Hidden,
         shown: Shown,
     },
-    /// Only its number and type: whoever wants more looks it up.
-    Bare {
-        ino: u64,
-        kind: FileType,
-    },
 }
 
 impl DirectoryHandle {

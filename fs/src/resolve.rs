@@ -10,8 +10,8 @@
 use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::{
-    Answer as KeyAnswer, DirectoryAnswer, KeyRange, KeyValue, ListAnswer, ListRead, RangeRead,
-    Read, ReadAnswer, Revision,
+    Answer as KeyAnswer, DirectoryAnswer, KeyRange, KeyValue, ListAnswer, ListRead, RangeAnswer,
+    RangeRead, Read, ReadAnswer, Revision,
 };
 
 use crate::attributes::{

@@ -61,7 +61,9 @@ impl<F: Future<Output = ()>> Future for AbortOnPanic<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
         polled.unwrap_or_else(|_| {
-            tracing::error!("a request made the program panic; it ends, because the mount would hang");
+            tracing::error!(
+                "a request made the program panic; it ends, because the mount would hang"
+            );
             std::process::abort();
         })
     }

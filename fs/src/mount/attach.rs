@@ -197,8 +197,12 @@ mod fusermount {
         let mut byte = [0];
         let mut buffers = [IoSliceMut::new(&mut byte)];
         let mut control = nix::cmsg_space!(RawFd);
-        let message =
-            recvmsg::<UnixAddr>(socket, &mut buffers, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let message = recvmsg::<UnixAddr>(
+            socket,
+            &mut buffers,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
         for own in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(received) = own
                 && let Some(&device) = received.first()

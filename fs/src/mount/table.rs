@@ -16,10 +16,7 @@ pub(super) struct MountLine {
 /// What is mounted at exactly this path, the topmost of several.
 pub(super) fn top_mount_at(path: &Path) -> io::Result<Option<MountLine>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
-    Ok(text
-        .split(|&byte| byte == b'\n')
-        .filter_map(parse)
-        .rfind(|mount| mount.mount_point == path))
+    Ok(text.split(|&byte| byte == b'\n').filter_map(parse).rfind(|mount| mount.mount_point == path))
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/root rw,errors=continue`

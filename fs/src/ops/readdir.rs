@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fuser::{Errno, FileAttr, FileType};
-use revfs_api::keyspace::{KeyRange, KeyValue, ListEntry, ListRead, RangeRead, Read, Revision, Time};
+use revfs_api::keyspace::{
+    KeyRange, KeyValue, ListEntry, ListRead, RangeRead, Read, Revision, Time,
+};
 
 use crate::attributes::{Kind, record_key};
 use crate::filesystem::{Answer, Filesystem, Found};

@@ -1,0 +1,115 @@
+//! A mount for one test, and a shell in it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use revfs_api::KeySpace;
+use revfs_api::keyspace::{Op, Origin, Revision, Txn};
+use revfs_fs::filesystem::MountOptions;
+use revfs_fs::memory::Memory;
+use revfs_fs::mount::{Mounted, mount};
+use tokio::runtime::Runtime;
+
+/// Nothing here takes longer; a hung mount must not hang the tests.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Live {
+    pub memory: Arc<Memory>,
+    pub runtime: Runtime,
+    mounted: Option<Mounted>,
+    directory: tempfile::TempDir,
+}
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        Self::with(MountOptions::default())
+    }
+
+    pub(crate) fn with(options: MountOptions) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let memory = Arc::new(Memory::new());
+        let directory = tempfile::tempdir().unwrap();
+        let keys: Arc<dyn KeySpace> = memory.clone();
+        let options = MountOptions { allow_other: true, ..options };
+        let mounted = mount(keys, directory.path(), options, runtime.handle().clone()).unwrap();
+        let live = Self { memory, runtime, mounted: Some(mounted), directory };
+        live.wait_for("[ -e @status ] && grep -q '\"watching\": true' @status");
+        live
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn mounted(&self) -> &Mounted {
+        self.mounted.as_ref().expect("it is mounted until the test ends")
+    }
+
+    /// Changes the key space as another machine would.
+    pub(crate) fn put(&self, key: &str, value: &str) -> Revision {
+        self.apply(vec![Op::put(key.as_bytes().to_vec(), value.as_bytes().to_vec())])
+    }
+
+    pub(crate) fn put_bytes(&self, key: &[u8], value: &[u8]) -> Revision {
+        self.apply(vec![Op::put(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))])
+    }
+
+    pub(crate) fn delete(&self, key: &str) -> Revision {
+        self.apply(vec![Op::delete(key.as_bytes().to_vec())])
+    }
+
+    pub(crate) fn apply(&self, success: Vec<Op>) -> Revision {
+        let txn = Txn { success, ..Txn::default() };
+        self.runtime.block_on(self.memory.txn(txn, Origin::default())).unwrap().revision
+    }
+
+    /// Runs a script in the root of the mount.
+    pub(crate) fn run(&self, script: &str) -> Output {
+        Command::new("timeout")
+            .arg(DEADLINE.as_secs().to_string())
+            .args(["sh", "-c", &format!("cd '{}' && {script}", self.path().display())])
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs a script that must succeed; returns what it printed.
+    #[must_use]
+    pub(crate) fn sh(&self, script: &str) -> String {
+        let output = self.run(script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "`{script}`: {} {stderr}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a script that must fail; returns what it complained.
+    #[must_use]
+    pub(crate) fn sh_fails(&self, script: &str) -> String {
+        let output = self.run(script);
+        assert!(!output.status.success(), "`{script}` succeeded");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Waits until a script succeeds.
+    pub(crate) fn wait_for(&self, script: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let output = self.run(script);
+            if output.status.success() {
+                return;
+            }
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(Instant::now() < deadline, "`{script}` never succeeded: {stderr}");
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mounted = self.mounted.take().expect("it is taken only here");
+        self.runtime.block_on(mounted.unmount()).unwrap();
+    }
+}
