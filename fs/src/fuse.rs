@@ -1,33 +1,27 @@
 //! fuser's trait -> [`Filesystem`]: decodes a request, calls the operation, sends its answer. Decides
 //! nothing.
-//!
-//! Each entry in a reply that succeeds counts one lookup of its node, before the reply is sent.
 
+mod reply;
 mod serve;
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    BsdFileFlags, FileHandle, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 
 use self::serve::Server;
-use crate::filesystem::{Answer, Caller, Filesystem, Found};
-use crate::found::Shown;
-use crate::listing::{DirectoryHandle, Listing};
-use crate::ops::{DirectoryEntry, Pages, Statistics};
+use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::ops::{SetAttr, Statistics, WriteRequest};
 use crate::path::NAME_BYTES_MAX;
-
-/// Nodes are never reused for something else while the kernel knows them.
-const GENERATION: Generation = Generation(0);
 
 /// The largest WRITE that is asked for: what the kernel's `max_pages` allows.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
@@ -78,73 +72,6 @@ fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
-fn send_entry(filesystem: &Filesystem, reply: ReplyEntry, found: &Found) {
-    filesystem.nodes.count_lookup(&found.node);
-    reply.entry_with_ttls(&found.attr_ttl, &found.entry_ttl, &found.attr, GENERATION);
-}
-
-/// Has the kernel remember that a name leads to nothing.
-fn send_absence(reply: ReplyEntry, ttl: Duration) {
-    if ttl.is_zero() {
-        reply.error(Errno::ENOENT);
-        return;
-    }
-    let nothing = FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    };
-    reply.entry_with_ttls(&Duration::ZERO, &ttl, &nothing, GENERATION);
-}
-
-fn send_attr(reply: ReplyAttr, answer: Answer<Shown>) {
-    match answer {
-        Ok(shown) => reply.attr(&shown.ttl, &shown.attr),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn send_empty(reply: ReplyEmpty, answer: Answer<()>) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-fn send_xattr(reply: ReplyXattr, size: u32, answer: Answer<Bytes>) {
-    let value = match answer {
-        Ok(value) => value,
-        Err(errno) => return reply.error(errno),
-    };
-    match u32::try_from(value.len()) {
-        Ok(bytes) if size == 0 => reply.size(bytes),
-        Ok(bytes) if bytes <= size => reply.data(&value),
-        Ok(_) | Err(_) => reply.error(Errno::ERANGE),
-    }
-}
-
-/// Flags of an OPEN that succeeded.
-fn open_flags(pages: Pages, needs_no_flush: bool) -> FopenFlags {
-    let pages = match pages {
-        Pages::Keep => FopenFlags::FOPEN_KEEP_CACHE,
-        Pages::Drop => FopenFlags::empty(),
-        Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
-    };
-    if needs_no_flush { pages | FopenFlags::FOPEN_NOFLUSH } else { pages }
-}
-
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for capability in CAPABILITIES {
@@ -152,7 +79,7 @@ impl fuser::Filesystem for Adapter {
                 tracing::info!(?capability, "this kernel does not have it");
             }
         }
-        // Refused values are replaced by the nearest that is possible.
+        // A value that is refused comes back as the nearest that is possible.
         if let Err(nearest) = config.set_max_write(WRITE_BYTES_MAX) {
             config.set_max_write(nearest).ok();
         }
@@ -166,11 +93,7 @@ impl fuser::Filesystem for Adapter {
         let name = name.to_owned();
         self.serve(
             |own| async move { own.lookup_or_absent(parent.0, &name).await },
-            |own, answer| match answer {
-                Ok(Some(found)) => send_entry(own, reply, &found),
-                Ok(None) => send_absence(reply, own.live_ttl()),
-                Err(errno) => reply.error(errno),
-            },
+            |own, answer| reply::entry_or_absent(own, reply, answer),
         );
     }
 
@@ -181,17 +104,128 @@ impl fuser::Filesystem for Adapter {
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.serve(
             |own| async move { own.getattr(ino.0).await },
-            |_, answer| send_attr(reply, answer),
+            |_, answer| reply::attr(reply, answer),
+        );
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = caller(request);
+        let handle = handle.map(|handle| handle.0);
+        let set = SetAttr { mode, uid, gid, size, atime, mtime, handle };
+        self.serve(
+            move |own| async move { own.setattr(caller, ino.0, set).await },
+            |_, answer| reply::attr(reply, answer),
         );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         self.serve(
             |own| async move { own.readlink(ino.0).await },
-            |_, answer| match answer {
-                Ok(target) => reply.data(&target),
-                Err(errno) => reply.error(errno),
+            |_, answer| reply::data(reply, answer),
+        );
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move { own.mknod(caller, parent.0, &name, mode).await },
+            |own, answer| reply::entry(own, reply, answer),
+        );
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move { own.mkdir(caller, parent.0, &name, mode).await },
+            |own, answer| reply::entry(own, reply, answer),
+        );
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let (caller, name, target) = (caller(request), name.to_owned(), target.to_owned());
+        self.serve(
+            move |own| async move {
+                own.symlink(caller, parent.0, &name, target.as_os_str()).await
             },
+            |own, answer| reply::entry(own, reply, answer),
+        );
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move { own.unlink(caller, parent.0, &name).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move { own.rmdir(caller, parent.0, &name).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, name, new_name) = (caller(request), name.to_owned(), new_name.to_owned());
+        self.serve(
+            move |own| async move {
+                let (from, to) =
+                    ((parent.0, name.as_os_str()), (new_parent.0, new_name.as_os_str()));
+                own.rename(caller, from, to, flags.bits()).await
+            },
+            |_, answer| reply::empty(reply, answer),
         );
     }
 
@@ -199,18 +233,34 @@ impl fuser::Filesystem for Adapter {
         let caller = caller(request);
         self.serve(
             move |own| async move {
-                match own.open_made_up(caller, ino.0, flags.0).await? {
-                    Some(handle) => Ok((handle, true)),
-                    None => own.open_to_read(caller, ino.0, flags.0),
-                }
+                let opened = match own.open_made_up(caller, ino.0, flags.0).await? {
+                    Some(opened) => opened,
+                    None => own.open(caller, ino.0, flags.0).await?,
+                };
+                Ok((opened, own.pages_of(ino.0)))
             },
-            move |own, answer| match answer {
-                Ok((handle, needs_no_flush)) => {
-                    let flags = open_flags(own.pages_of(ino.0), needs_no_flush);
-                    reply.opened(FileHandle(handle), flags);
-                }
-                Err(errno) => reply.error(errno),
+            |_, answer| reply::open(reply, answer),
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move {
+                let (found, opened) = own.create(caller, parent.0, &name, mode, flags).await?;
+                let pages = own.pages_of(found.node.ino);
+                Ok((found, opened, pages))
             },
+            |own, answer| reply::create(own, reply, answer),
         );
     }
 
@@ -227,16 +277,56 @@ impl fuser::Filesystem for Adapter {
     ) {
         self.serve(
             move |own| async move { own.read(handle.0, offset, size).await },
+            |_, answer| reply::data(reply, answer),
+        );
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let caller = caller(request);
+        let data = Bytes::copy_from_slice(data);
+        let is_page = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        self.serve(
+            move |own| async move {
+                let (handle, flags) = (handle.0, flags.0);
+                let request = WriteRequest { handle, offset, data: &data, flags, is_page };
+                own.write(caller, ino.0, request).await
+            },
             |_, answer| match answer {
-                Ok(bytes) => reply.data(&bytes),
+                Ok(count) => reply.written(count),
                 Err(errno) => reply.error(errno),
             },
         );
     }
 
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(request);
+        self.serve(
+            move |own| async move { own.flush(caller, ino.0, handle.0).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         _: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
@@ -244,8 +334,35 @@ impl fuser::Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.filesystem.release_reader(handle.0);
-        reply.ok();
+        let caller = caller(request);
+        self.serve(
+            move |own| async move { own.release(caller, handle.0).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
+    fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        let caller = caller(request);
+        self.serve(
+            move |own| async move { own.fsync(caller, handle.0).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
+    fn fallocate(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.serve(
+            move |own| async move { own.fallocate(ino.0, handle.0, offset, length, mode).await },
+            |_, answer| reply::empty(reply, answer),
+        );
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -261,20 +378,11 @@ impl fuser::Filesystem for Adapter {
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectory,
+        reply: ReplyDirectory,
     ) {
         self.serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
-            move |own, answer| match answer {
-                Ok((handle, listing)) => {
-                    each_entry(own, &handle, &listing, offset, false, |entry, next| {
-                        let name = OsStr::from_bytes(&entry.name);
-                        reply.add(INodeNo(entry.ino), next, entry.kind, name)
-                    });
-                    reply.ok();
-                }
-                Err(errno) => reply.error(errno),
-            },
+            move |own, answer| reply::directory(own, reply, offset, answer),
         );
     }
 
@@ -284,19 +392,11 @@ impl fuser::Filesystem for Adapter {
         _: INodeNo,
         handle: FileHandle,
         offset: u64,
-        mut reply: ReplyDirectoryPlus,
+        reply: ReplyDirectoryPlus,
     ) {
         self.serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
-            move |own, answer| match answer {
-                Ok((handle, listing)) => {
-                    each_entry(own, &handle, &listing, offset, true, |entry, next| {
-                        add_plus(own, &mut reply, entry, next)
-                    });
-                    reply.ok();
-                }
-                Err(errno) => reply.error(errno),
-            },
+            move |own, answer| reply::directory_plus(own, reply, offset, answer),
         );
     }
 
@@ -310,6 +410,10 @@ impl fuser::Filesystem for Adapter {
     ) {
         self.filesystem.releasedir(handle.0);
         reply.ok();
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply::empty(reply, self.filesystem.fsyncdir());
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -326,60 +430,44 @@ impl fuser::Filesystem for Adapter {
         );
     }
 
+    fn setxattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _: u32,
+        reply: ReplyEmpty,
+    ) {
+        let (caller, name) = (caller(request), name.to_owned());
+        let value = Bytes::copy_from_slice(value);
+        self.serve(
+            move |own| async move { own.setxattr(caller, ino.0, &name, &value, flags).await },
+            |_, answer| reply::empty(reply, answer),
+        );
+    }
+
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
         self.serve(
             |own| async move { own.getxattr(ino.0, &name).await },
-            move |_, answer| send_xattr(reply, size, answer),
+            move |_, answer| reply::xattr(reply, size, answer),
         );
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         self.serve(
             |own| async move { own.listxattr(ino.0).await },
-            move |_, answer| send_xattr(reply, size, answer),
+            move |_, answer| reply::xattr(reply, size, answer),
         );
     }
-}
 
-/// Hands the entries from `offset` on to `add`, each with the position after it, until that says that
-/// its buffer is full. (The rest is asked for again.)
-fn each_entry(
-    filesystem: &Filesystem,
-    handle: &DirectoryHandle,
-    listing: &Listing,
-    offset: u64,
-    plus: bool,
-    mut add: impl FnMut(&DirectoryEntry, u64) -> bool,
-) {
-    let mut position = offset;
-    while let Some(entry) = filesystem.entry_at(handle, listing, position, plus) {
-        position += 1;
-        if add(&entry, position) {
-            if let Some(found) = &entry.found {
-                filesystem.nodes.release(found.node.ino);
-            }
-            return;
-        }
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let (caller, name) = (caller(request), name.to_owned());
+        self.serve(
+            move |own| async move { own.removexattr(caller, ino.0, &name).await },
+            |_, answer| reply::empty(reply, answer),
+        );
     }
-}
-
-/// Adds an entry with its attributes; returns whether the buffer was full.
-fn add_plus(
-    filesystem: &Filesystem,
-    reply: &mut ReplyDirectoryPlus,
-    entry: &DirectoryEntry,
-    next: u64,
-) -> bool {
-    let name = OsStr::from_bytes(&entry.name);
-    let Some(found) = &entry.found else {
-        let attr = filesystem.attr_of_dots(entry);
-        return reply.add(attr.ino, next, name, &Duration::ZERO, &attr, GENERATION);
-    };
-    let ttl = found.entry_ttl.min(found.attr_ttl);
-    let is_full = reply.add(found.attr.ino, next, name, &ttl, &found.attr, GENERATION);
-    if !is_full {
-        filesystem.nodes.count_lookup(&found.node);
-    }
-    is_full
 }

@@ -23,9 +23,13 @@ use tokio::time::Instant;
 
 pub use self::attach::{check_mount_point, clear_dead_mount};
 
+use crate::commit::TEND_EVERY;
 use crate::filesystem::{Filesystem, MountOptions};
 use crate::fuse::Adapter;
 use crate::notices::{Notice, Notices};
+
+/// How long an unmount waits for the commits of what is staged.
+const COMMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// How long an unmount waits for programs that use the mount before it takes the mount away from them.
 const BUSY_WAIT: Duration = Duration::from_secs(2);
@@ -80,7 +84,10 @@ pub fn mount(
     let notifier = session.notifier();
     start_notifier(Arc::clone(&filesystem), notifier, epoch)?;
 
-    let tasks = vec![runtime.spawn(Arc::clone(&filesystem).watch_changes())];
+    let tasks = vec![
+        runtime.spawn(Arc::clone(&filesystem).watch_changes()),
+        runtime.spawn(tend(Arc::clone(&filesystem))),
+    ];
     let (end, ended) = watch::channel(None);
     std::thread::Builder::new().name("revfs-session".to_owned()).spawn(move || {
         let result = session.run().map_err(|error| error.to_string());
@@ -114,11 +121,15 @@ impl Mounted {
         }
     }
 
-    /// Unmounts. Programs that use the mount have a moment to go away; then it is taken from them.
+    /// Commits what is staged and unmounts. Programs that use the mount have a moment to go away; then it is taken from them.
     ///
     /// # Errors
     /// Why it cannot be unmounted.
     pub async fn unmount(&self) -> io::Result<()> {
+        let refused = self.filesystem.commit_all(COMMIT_WAIT).await;
+        if refused > 0 {
+            tracing::warn!(refused, "files could not be committed before the unmount");
+        }
         let deadline = Instant::now() + BUSY_WAIT;
         while self.is_still_there() {
             let mount_point = self.mount_point.clone();
@@ -158,6 +169,15 @@ impl Drop for Mounted {
         if self.is_still_there() {
             attach::detach(&self.mount_point);
         }
+    }
+}
+
+/// Looks after what is staged and waits for no close.
+async fn tend(filesystem: Arc<Filesystem>) {
+    let mut due = tokio::time::interval(TEND_EVERY);
+    loop {
+        due.tick().await;
+        filesystem.tend().await;
     }
 }
 

@@ -31,6 +31,8 @@ struct Mount {
     /// Files with content that is not committed yet.
     staged_files: usize,
     staged_bytes: usize,
+    /// Files that had to be committed at a FLUSH because /proc did not tell whether it was a close.
+    blind_flushes: u64,
     /// Change events of other machines' changes for inotify: `off` in this version.
     events: &'static str,
 }
@@ -38,12 +40,8 @@ struct Mount {
 impl Filesystem {
     pub(crate) async fn status_text(&self) -> Answer<Bytes> {
         let backend = self.within(self.keys.status()).await?;
-        let staged: Vec<usize> = self
-            .nodes
-            .all()
-            .iter()
-            .filter_map(|node| node.file.lock().staged.as_ref().map(|own| own.bytes.len()))
-            .collect();
+        let staged = self.nodes.all();
+        let staged = staged.iter().filter(|node| node.file.lock().staged.is_some());
         let mount = Mount {
             mount_id: format!("{:016x}", self.mount_id),
             root: self.options.root.as_bytes().escape_ascii().to_string(),
@@ -52,8 +50,9 @@ impl Filesystem {
             told: self.coherence.position().0,
             floor: self.floor().0,
             nodes: self.nodes.count(),
-            staged_files: staged.len(),
-            staged_bytes: staged.iter().sum(),
+            staged_files: staged.count(),
+            staged_bytes: self.writing.budget.used(),
+            blind_flushes: self.writing.blind_flushes(),
             events: "off",
         };
         let mut text =

@@ -74,7 +74,9 @@ impl Filesystem {
     /// The directory `@history/NAME/`, dated by the newest version.
     pub(crate) async fn shown_history_of(&self, ino: u64, key: &Bytes) -> Answer<Shown> {
         let newest = self.versions(key, Revision::NONE, 1).await?;
-        let time = newest.first().ok_or(Errno::ENOENT)?.event.kv.time;
+        let committed = newest.first().map(|version| version.event.kv.time);
+        let refused = self.writing.refused.list(key).last().copied();
+        let time = committed.max(refused).ok_or(Errno::ENOENT)?;
         let effective = self.made_up(Kind::Directory, 0o555, time);
         Ok(Shown { attr: file_attr(ino, 0, &effective), ttl: Duration::ZERO })
     }
@@ -106,6 +108,16 @@ impl Filesystem {
             }
             Some(Standing::Directory(_)) | None => Err(Errno::ENOENT),
         }
+    }
+
+    /// Bytes that could not be committed: for the owner of the file that they were for.
+    pub(crate) fn shown_refused(&self, ino: u64, key: &Bytes, time: Time) -> Answer<Shown> {
+        let copy = self.writing.refused.get(key, time).ok_or(Errno::ENOENT)?;
+        let mut effective = self.made_up(Kind::File, 0o400, time);
+        effective.uid = copy.attributes.uid.unwrap_or(effective.uid);
+        effective.gid = copy.attributes.gid.unwrap_or(effective.gid);
+        let size = u64::try_from(copy.bytes.len()).unwrap_or(u64::MAX);
+        Ok(Shown { attr: file_attr(ino, size, &effective), ttl: HIDDEN_TTL })
     }
 
     /// The listing of `@history/NAME/`. The side records of all versions come from one question.
@@ -151,6 +163,12 @@ impl Filesystem {
                 name: Bytes::from(name.to_string()),
                 what: What::Hidden { hidden, shown },
             });
+        }
+        for time in self.writing.refused.list(key) {
+            let hidden = Hidden::Refused { key: key.clone(), time: time.0 };
+            let shown = self.shown_refused(0, key, time)?;
+            let name = Bytes::from(HistoryName::Refused(time).to_string());
+            listing.entries.push(Entry { name, what: What::Hidden { hidden, shown } });
         }
         Ok(listing)
     }

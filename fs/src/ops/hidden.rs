@@ -78,7 +78,7 @@ impl Filesystem {
             Hidden::Version { key, revision, deleted } => {
                 self.shown_version(ino, key, *revision, *deleted).await
             }
-            Hidden::Refused { .. } => Err(Errno::ENOENT),
+            Hidden::Refused { key, time } => self.shown_refused(ino, key, Time(*time)),
             // Its length is known only when it is read: like a file of /proc, it says 0.
             Hidden::Status => {
                 let effective = self.made_up(Kind::File, 0o444, Time(0));

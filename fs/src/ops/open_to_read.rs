@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use fuser::Errno;
+use revfs_api::keyspace::Time;
 
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
 use crate::node::{Hidden, Place};
+use crate::ops::Opened;
 
 /// How the kernel may treat the pages of a file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,12 @@ impl Filesystem {
     ///
     /// # Errors
     /// EROFS to write; EISDIR.
-    pub async fn open_made_up(&self, caller: Caller, ino: u64, flags: i32) -> Answer<Option<u64>> {
+    pub async fn open_made_up(
+        &self,
+        caller: Caller,
+        ino: u64,
+        flags: i32,
+    ) -> Answer<Option<Opened>> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         let Place::Hidden(hidden) = node.place() else { return Ok(None) };
         if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
@@ -49,7 +56,11 @@ impl Filesystem {
             Hidden::Status => self.status_text().await?,
             Hidden::Version { deleted: true, .. } => Bytes::new(),
             Hidden::Version { deleted: false, .. } => return Ok(None),
-            Hidden::Refused { .. } | Hidden::TimeLink { .. } => return Err(Errno::ENOENT),
+            Hidden::Refused { key, time } => {
+                let copy = self.writing.refused.get(&key, Time(time)).ok_or(Errno::ENOENT)?;
+                Bytes::copy_from_slice(&copy.bytes)
+            }
+            Hidden::TimeLink { .. } => return Err(Errno::ELOOP),
             Hidden::Revisions(_)
             | Hidden::Revision { .. }
             | Hidden::OlderRevisions { .. }
@@ -60,33 +71,7 @@ impl Filesystem {
         };
         node.file.lock().open += 1;
         let handle = FileHandle { fixed: Some(fixed), ..FileHandle::new(node, flags, caller.pid) };
-        Ok(Some(self.handles.files.insert(handle)))
-    }
-}
-
-impl Filesystem {
-    /// Opens a file of any tree for reading.
-    ///
-    /// # Errors
-    /// EROFS to write; EISDIR.
-    pub fn open_to_read(&self, caller: Caller, ino: u64, flags: i32) -> Answer<(u64, bool)> {
-        let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
-            return Err(Errno::EROFS);
-        }
-        node.file.lock().open += 1;
-        Ok((self.handles.files.insert(FileHandle::new(node, flags, caller.pid)), true))
-    }
-
-    pub fn release_reader(&self, handle: u64) {
-        let Some(handle) = self.handles.files.remove(handle) else { return };
-        {
-            let mut file = handle.node.file.lock();
-            file.open -= 1;
-            if file.open == 0 {
-                file.content = None;
-            }
-        }
-        self.nodes.release(handle.node.ino);
+        let handle = self.handles.files.insert(handle);
+        Ok(Some(Opened { handle, needs_no_flush: true }))
     }
 }
