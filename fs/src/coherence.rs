@@ -11,7 +11,7 @@
 //! Names: a directory that still exists is never invalidated by name (the kernel would unmount what is
 //! mounted in it, and processes would lose their working directory), only its attributes are.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use revfs_api::keyspace::{
 
 use crate::attributes::{RECORD_PREFIX, record_key};
 use crate::filesystem::Filesystem;
-use crate::node::{Place, Tree};
+use crate::node::{Node, Place, Tree};
 pub use crate::notices::{Notice, Notices};
 use crate::path::{DirectoryKey, encode_component};
 
@@ -40,6 +40,8 @@ const RETRY_LAST: Duration = Duration::from_secs(2);
 pub struct Coherence {
     /// Whether changes are being watched: only then may the kernel keep anything for long.
     connected: AtomicBool,
+    /// The newest revision that was begun to be told of.
+    begun: AtomicU64,
     /// The newest revision of which everything has been queued.
     position: AtomicU64,
     recent: Mutex<Recent>,
@@ -63,6 +65,11 @@ impl Coherence {
     #[must_use]
     pub fn position(&self) -> Revision {
         Revision(self.position.load(Ordering::Acquire))
+    }
+
+    /// Whether a change after `revision` may have been told of already.
+    pub(crate) fn is_beyond(&self, revision: Revision) -> bool {
+        self.begun.load(Ordering::SeqCst) > revision.0
     }
 
     /// Whether `key` (a directory: its prefix) is known to be as it was at `revision`. `floor` is the
@@ -168,43 +175,44 @@ impl Filesystem {
         let revision = events.stamp.revision;
         let is_own = events.stamp.note.get(..8) == Some(&self.mount_id.to_be_bytes()[..]);
         self.raise_floor(revision);
+        self.coherence.begun.fetch_max(revision.0, Ordering::SeqCst);
+        let mut batch = Batch::default();
         for event in &events.events {
             let record = event.kv.key.strip_prefix(RECORD_PREFIX).map(Bytes::copy_from_slice);
             let subject = record.clone().unwrap_or_else(|| event.kv.key.clone());
             self.coherence.remember(revision, &subject);
             for node in self.nodes.past_of(&subject) {
                 // Whether what was may be looked at depends on what is.
-                self.notices.send(Notice::Attributes(node.ino));
+                batch.add(Notice::Attributes(node.ino));
+            }
+            let is_name = record.is_none()
+                && (event.kind == ChangeKind::Delete
+                    || event.kv.create_revision == event.kv.mod_revision);
+            if is_name {
+                batch.directories_of(&self.options.root, &subject);
             }
             if is_own {
-                self.remember_directories(revision, &subject);
                 continue;
             }
-            self.content_changed(&subject);
+            self.content_changed(&subject, &mut batch);
             if record.is_some() {
-                self.attributes_changed(&subject);
-            } else if event.kind == ChangeKind::Delete
-                || event.kv.create_revision == event.kv.mod_revision
-            {
-                self.remember_directories(revision, &subject);
-                self.name_changed(&subject, event.kind).await?;
+                self.attributes_changed(&subject, &mut batch);
+            } else if is_name {
+                self.name_changed(&subject, event.kind, &mut batch).await?;
             }
+        }
+        for directory in &batch.directories {
+            self.coherence.remember(revision, directory.as_bytes());
+        }
+        for notice in batch.notices {
+            self.notices.send(notice);
         }
         self.coherence.position.fetch_max(revision.0, Ordering::AcqRel);
         Ok(())
     }
 
-    /// Attributes of the directories above a key may have changed with it.
-    fn remember_directories(&self, revision: Revision, key: &Bytes) {
-        let mut directory = Some(DirectoryKey::of_key(key).0);
-        while let Some(own) = directory.filter(|own| self.options.root.contains(own.as_bytes())) {
-            self.coherence.remember(revision, own.as_bytes());
-            directory = own.parent();
-        }
-    }
-
     /// Pages and attributes of a file are old.
-    fn content_changed(&self, key: &Bytes) {
+    fn content_changed(&self, key: &Bytes, batch: &mut Batch) {
         let Some(node) = self.nodes.find(&Place::File { key: key.clone() }) else { return };
         {
             let mut file = node.file.lock();
@@ -214,58 +222,63 @@ impl Filesystem {
             file.content = None;
         }
         if let Some(parent) = self.directory_node(&DirectoryKey::of_key(key).0) {
-            self.notices.send(Notice::Barrier { parent });
+            batch.add(Notice::Barrier { parent: parent.ino });
         }
-        self.notices.send(Notice::Inode(node.ino));
+        batch.add(Notice::Inode(node.ino));
     }
 
-    /// A side record changed: of a file, perhaps also its kind.
-    fn attributes_changed(&self, subject: &Bytes) {
+    /// A side record changed: of a directory, or of a file, perhaps with its kind.
+    fn attributes_changed(&self, subject: &Bytes, batch: &mut Batch) {
         if let Ok(directory) = DirectoryKey::new(subject.clone())
-            && let Some(ino) = self.directory_node(&directory)
+            && let Some(node) = self.directory_node(&directory)
         {
-            self.notices.send(Notice::Attributes(ino));
+            batch.add(Notice::Attributes(node.ino));
         }
         let (directory, component) = DirectoryKey::of_key(subject);
         if let Some(parent) = self.directory_node(&directory)
             && self.directory_node(&directory.child_directory(&component)).is_none()
         {
-            self.notices.send(entry(parent, &component));
+            batch.add(entry(&parent, &component));
         }
     }
 
-    /// A key appeared or vanished, and with it perhaps directories.
-    async fn name_changed(&self, key: &Bytes, kind: ChangeKind) -> Result<(), Error> {
+    /// A key appeared or vanished, and with it perhaps the directories above it.
+    async fn name_changed(
+        &self,
+        key: &Bytes,
+        kind: ChangeKind,
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
         let (mut directory, mut component) = DirectoryKey::of_key(key);
-        let value_of = directory.child_directory(&component);
-        if let Some(ino) = self.directory_node(&value_of) {
+        let mut child = directory.child_directory(&component);
+        if let Some(node) = self.directory_node(&child) {
+            // The key is the value of a directory.
             let name = Bytes::from_static(b"@value");
-            self.notices.send(Notice::Entry { parent: ino, name });
+            batch.add(Notice::Entry { parent: node.ino, name });
         }
-        let mut child = Some(value_of);
         loop {
             if !self.options.root.contains(directory.as_bytes()) {
                 return Ok(());
             }
-            let known_child = child.as_ref().and_then(|child| self.live_directory_node(child));
-            if let Some(parent) = self.directory_node(&directory) {
-                let is_gone_or_back = match &known_child {
-                    // Neither: a directory that was there and is there.
-                    Some(node) if kind == ChangeKind::Put => node.set_gone(false),
-                    Some(node) => {
-                        let child = child.as_ref().expect("its node was found");
-                        let is_gone = !self.has_names(child).await?;
-                        is_gone && !node.set_gone(true)
-                    }
-                    None => true,
+            let parent = self.directory_node(&directory);
+            if let Some(parent) = &parent {
+                batch.add(Notice::Attributes(parent.ino));
+            }
+            if let Some(node) = self.directory_node(&child) {
+                let came_or_went = match kind {
+                    ChangeKind::Put => node.take_denial(),
+                    ChangeKind::Delete => !self.has_names(&child).await?,
                 };
-                if is_gone_or_back {
-                    self.notices.send(entry(parent, &component));
+                if !came_or_went {
+                    // It was there and is there; so are those above it.
+                    return Ok(());
                 }
-                self.notices.send(Notice::Attributes(parent));
+            }
+            if let Some(parent) = &parent {
+                batch.add(entry(parent, &component));
             }
             let Some((above, name)) = directory.split() else { return Ok(()) };
-            child = Some(directory);
+            child = directory;
             (directory, component) = (above, name);
         }
     }
@@ -279,13 +292,9 @@ impl Filesystem {
         ))
     }
 
-    fn live_directory_node(&self, directory: &DirectoryKey) -> Option<Arc<crate::node::Node>> {
+    fn directory_node(&self, directory: &DirectoryKey) -> Option<Arc<Node>> {
         let place = Place::Directory { tree: Tree::Live, directory: directory.clone() };
         self.nodes.find(&place)
-    }
-
-    fn directory_node(&self, directory: &DirectoryKey) -> Option<u64> {
-        self.live_directory_node(directory).map(|node| node.ino)
     }
 
     fn drop_all_content(&self) {
@@ -298,6 +307,33 @@ impl Filesystem {
     }
 }
 
-fn entry(parent: u64, component: &[u8]) -> Notice {
-    Notice::Entry { parent, name: Bytes::from(encode_component(component).into_owned()) }
+fn entry(parent: &Node, component: &[u8]) -> Notice {
+    Notice::Entry { parent: parent.ino, name: encode_component(component).into_owned().into() }
+}
+
+/// What one revision changes, each thing once.
+#[derive(Default)]
+struct Batch {
+    notices: Vec<Notice>,
+    queued: HashSet<Notice>,
+    directories: HashSet<DirectoryKey>,
+}
+
+impl Batch {
+    fn add(&mut self, notice: Notice) {
+        if self.queued.insert(notice.clone()) {
+            self.notices.push(notice);
+        }
+    }
+
+    /// Attributes of the directories above a key may have changed with it.
+    fn directories_of(&mut self, root: &DirectoryKey, key: &Bytes) {
+        let mut directory = Some(DirectoryKey::of_key(key).0);
+        while let Some(own) = directory.filter(|own| root.contains(own.as_bytes())) {
+            directory = own.parent();
+            if !self.directories.insert(own) {
+                return;
+            }
+        }
+    }
 }

@@ -107,8 +107,8 @@ pub struct Node {
     kind: OnceLock<FileType>,
     /// The newest revision at which it was seen to exist: there, a detached or past file can be read.
     seen: AtomicU64,
-    /// A live directory that was seen to be gone: its parent may hold a negative entry.
-    gone: AtomicBool,
+    /// The kernel was told that there is no such directory, and may remember that.
+    denied: AtomicBool,
 }
 
 impl Node {
@@ -121,7 +121,7 @@ impl Node {
             commit: tokio::sync::Mutex::new(()),
             kind: OnceLock::new(),
             seen: AtomicU64::new(0),
-            gone: AtomicBool::new(false),
+            denied: AtomicBool::new(false),
         })
     }
 
@@ -182,8 +182,13 @@ impl Node {
         self.seen.fetch_max(revision.0, Ordering::AcqRel);
     }
 
-    /// Notes whether a live directory is gone; returns what was noted before.
-    pub fn set_gone(&self, gone: bool) -> bool {
-        self.gone.swap(gone, Ordering::AcqRel)
+    /// Notes that the kernel is about to be told that there is no such directory (any more).
+    pub fn deny(&self) {
+        self.denied.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the kernel was told so; forgets it.
+    pub fn take_denial(&self) -> bool {
+        self.denied.swap(false, Ordering::SeqCst)
     }
 }

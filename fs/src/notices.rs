@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 const NOTICES_MAX: usize = 65_536;
 
 /// One thing that the kernel must forget.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// Pages and attributes of a file.
     Inode(u64),

@@ -62,8 +62,20 @@ impl Filesystem {
         if tree != Tree::Live {
             return Err(Errno::ENOENT);
         }
-        let unborn = component
-            .and_then(|component| self.unborn.lock().get(&(directory.clone(), component)).cloned());
-        unborn.map(|node| self.found_unborn(node)).transpose()
+        let Some(component) = component else { return Ok(None) };
+        let unborn = self.unborn.lock().get(&(directory.clone(), component.clone())).cloned();
+        if let Some(node) = unborn {
+            return self.found_unborn(node).map(Some);
+        }
+        let directory = directory.child_directory(&component);
+        if let Some(node) = self.nodes.find(&Place::Directory { tree, directory }) {
+            // It must be told when the directory is back. (If that has been told of already, the
+            // kernel must not remember this answer.)
+            node.deny();
+            if self.coherence.is_beyond(seen.revision) {
+                return Err(Errno::ENOENT);
+            }
+        }
+        Ok(None)
     }
 }

@@ -1,8 +1,11 @@
 //! A mount for one test, and a shell in it.
 
+#![expect(clippy::unwrap_used, reason = "what fails here ends its test")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,11 +16,14 @@ use revfs_fs::memory::Memory;
 use revfs_fs::mount::{Mounted, mount};
 use tokio::runtime::Runtime;
 
+use super::counting::Counting;
+
 /// Nothing here takes longer; a hung mount must not hang the tests.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Live {
     pub memory: Arc<Memory>,
+    keys: Arc<Counting>,
     pub runtime: Runtime,
     mounted: Option<Mounted>,
     directory: tempfile::TempDir,
@@ -32,10 +38,16 @@ impl Live {
         let runtime = Runtime::new().unwrap();
         let memory = Arc::new(Memory::new());
         let directory = tempfile::tempdir().unwrap();
-        let keys: Arc<dyn KeySpace> = memory.clone();
+        let keys = Arc::new(Counting::new(Arc::clone(&memory)));
         let options = MountOptions { allow_other: true, ..options };
-        let mounted = mount(keys, directory.path(), options, runtime.handle().clone()).unwrap();
-        let live = Self { memory, runtime, mounted: Some(mounted), directory };
+        let mounted = mount(
+            Arc::clone(&keys) as Arc<dyn KeySpace>,
+            directory.path(),
+            options,
+            runtime.handle().clone(),
+        )
+        .unwrap();
+        let live = Self { memory, keys, runtime, mounted: Some(mounted), directory };
         live.wait_for("[ -e @status ] && grep -q '\"watching\": true' @status");
         live
     }
@@ -46,6 +58,11 @@ impl Live {
 
     pub(crate) fn mounted(&self) -> &Mounted {
         self.mounted.as_ref().expect("it is mounted until the test ends")
+    }
+
+    /// How often the mount has asked the key space.
+    pub(crate) fn questions(&self) -> usize {
+        self.keys.reads.load(Ordering::Relaxed)
     }
 
     /// Changes the key space as another machine would.
@@ -91,6 +108,21 @@ impl Live {
         let output = self.run(script);
         assert!(!output.status.success(), "`{script}` succeeded");
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Runs a script, which always prints `expected`, until it costs at most so many questions: the
+    /// notices of what was changed before may still be on their way.
+    pub(crate) fn comes_to_cost(&self, script: &str, expected: &str, questions_max: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let before = self.questions();
+            assert_eq!(self.sh(script), expected);
+            let questions = self.questions() - before;
+            if questions <= questions_max {
+                return;
+            }
+            assert!(Instant::now() < deadline, "`{script}` still costs {questions} questions");
+        }
     }
 
     /// Waits until a script succeeds.

@@ -4,6 +4,8 @@
 //! killed.
 
 mod coherence;
+mod counting;
 mod live;
 mod past;
 mod reading;
+mod writing;
