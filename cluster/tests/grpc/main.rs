@@ -3,5 +3,9 @@
 
 mod client;
 mod client_watch;
+mod etcdctl;
+mod kv;
+mod node;
+mod remote;
 mod scripted;
 mod serve;

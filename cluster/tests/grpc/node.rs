@@ -1,0 +1,62 @@
+//! A real node, served on a socket and a TCP port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use revfs_api::KeySpace;
+use revfs_api::wire::etcdserverpb::kv_client::KvClient;
+use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve};
+use revfs_cluster::{Node as Member, NodeConfig};
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+
+/// Far above what anything here takes.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Node {
+    member: Member,
+    handle: ServeHandle,
+    stop: oneshot::Sender<()>,
+    _directory: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config =
+            NodeConfig { ballast_bytes: 0, ..NodeConfig::new(directory.path().join("data")) };
+        let member = Member::start(config).await.expect("a new node starts");
+        let listen = Listen {
+            socket: Some(directory.path().join("socket")),
+            tcp: vec!["127.0.0.1:0".parse().expect("an address")],
+            ..Listen::default()
+        };
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async { stopped.await.unwrap_or_default() };
+        let handle = serve(listen, member.key_space(), stopped).await.expect("both are free");
+        Self { member, handle, stop, _directory: directory }
+    }
+
+    pub(crate) fn key_space(&self) -> Arc<dyn KeySpace> {
+        self.member.key_space()
+    }
+
+    /// `host:port`
+    pub(crate) fn address(&self) -> String {
+        self.handle.tcp()[0].to_string()
+    }
+
+    pub(crate) fn socket(&self) -> &std::path::Path {
+        self.handle.socket().expect("it was asked for")
+    }
+
+    pub(crate) async fn kv(&self) -> KvClient<Channel> {
+        KvClient::connect(format!("http://{}", self.address())).await.expect("it answers")
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).expect("the server runs");
+        assert_eq!(self.handle.finished().await, Drained::Clean);
+        self.member.shutdown(SHUTDOWN_LIMIT).await.expect("a clean shutdown");
+    }
+}

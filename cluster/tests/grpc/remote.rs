@@ -1,0 +1,107 @@
+//! `Remote` on a real node says what the node says in its own process.
+
+use revfs_api::KeySpace;
+use revfs_api::keyspace::{
+    ChangesRequest, Compare, HistoryRequest, KeyRange, ListRead, Op, Origin, RangeRead, Read,
+    Revision, Txn,
+};
+
+use crate::node::Node;
+use crate::scripted::{quick, remote};
+
+fn of(success: Vec<Op>) -> Txn {
+    Txn { success, ..Txn::default() }
+}
+
+fn changes() -> Vec<Txn> {
+    vec![
+        of(vec![Op::put("/app/color", "red"), Op::put("/app/size", "7")]),
+        of(vec![Op::Append { key: "/app/size".into(), value: "8".into() }]),
+        Txn {
+            compares: vec![Compare::absent(KeyRange::prefix(b"/web/"))],
+            success: vec![Op::Move { from: "/app/".into(), to: "/web/".into() }],
+            failure: vec![Op::delete("/app/size")],
+        },
+        of(vec![Op::MoveKey { from: "/web/size".into(), to: "/web/width".into() }]),
+        of(vec![Op::Restore { range: KeyRange::prefix(b"/app/"), revision: Revision(2) }]),
+        of(vec![Op::Range(RangeRead::new(KeyRange::From("/".into()))), Op::delete("/web/width")]),
+        of(vec![Op::delete("/nothing")]),
+    ]
+}
+
+fn reads() -> Vec<Read> {
+    let list = |directory: &'static str| {
+        Read::List(ListRead {
+            directory: directory.into(),
+            after: "".into(),
+            limit: 0,
+            with_values: true,
+        })
+    };
+    let all = Read::Range(RangeRead::new(KeyRange::From("/".into())));
+    vec![all, list("/"), list("/app/"), Read::Directory("/web/".into()), Read::key("/app/color")]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_key_space_says_what_the_local_one_says() {
+    let node = Node::start().await;
+    let local = node.key_space();
+    let remote = remote(node.socket(), quick()).await.unwrap();
+    assert_eq!(remote.capabilities(), local.capabilities());
+    let everything = || vec![KeyRange::From("/".into())];
+    let mut watch = remote.watch(everything(), Revision::NONE).await.unwrap();
+
+    let mut newest = Revision(1);
+    for (number, txn) in changes().into_iter().enumerate() {
+        let origin = Origin { claimed: "user@host".into(), note: "note".into() };
+        let answer = remote.txn(txn, origin).await.unwrap();
+        assert_eq!(answer.changed, number < 6, "{answer:?}");
+        newest = answer.revision;
+    }
+    assert_eq!(newest, Revision(7));
+
+    for revision in 0..=7 {
+        let revision = Revision(revision);
+        let (here, there) =
+            (local.read(revision, reads()).await, remote.read(revision, reads()).await);
+        assert_eq!(there.unwrap(), here.unwrap());
+        if revision != Revision::NONE {
+            let (here, there) = (local.stamp(revision).await, remote.stamp(revision).await);
+            assert_eq!(format!("{there:?}"), format!("{here:?}"));
+        }
+    }
+    let future = remote.read(Revision(8), reads()).await.unwrap_err();
+    assert_eq!(future.to_string(), "revision 8 is in the future: the current one is 7");
+
+    let history = HistoryRequest {
+        key: "/app/size".into(),
+        at_most: Revision::NONE,
+        limit: 0,
+        keys_only: false,
+    };
+    let (here, there) =
+        (local.history(history.clone()).await.unwrap(), remote.history(history).await.unwrap());
+    assert_eq!(there, here);
+    assert_eq!(there.len(), 4, "put, append, moved away, restored");
+    let request = ChangesRequest {
+        ranges: everything(),
+        from: Revision(2),
+        to: Revision::NONE,
+        newest_first: false,
+        limit: 0,
+        scan_limit: 0,
+        keys_only: false,
+    };
+    let here = local.changes(request.clone()).await.unwrap();
+    let there = remote.changes(request).await.unwrap();
+    assert_eq!(there.revisions, here.revisions);
+    assert_eq!(there.revisions.len(), 6);
+    assert_eq!(there.revisions[0].stamp.author.claimed, "user@host");
+    let time = there.revisions[3].stamp.time;
+    assert_eq!(remote.revision_at(time).await.unwrap(), local.revision_at(time).await.unwrap());
+    for expected in there.revisions {
+        assert_eq!(watch.next().await.unwrap(), expected);
+    }
+    drop(watch);
+    node.stop().await;
+}
