@@ -55,6 +55,9 @@ const APPENDED_VALUE_BYTES_PER_SECOND: u64 = 64 * 1024;
 /// How often [`Filesystem::tend`] looks.
 pub const TEND_EVERY: Duration = Duration::from_millis(250);
 
+/// Commits that an unmount asks for together, so that they share the store's flushes.
+const COMMITS_AT_ONCE: usize = 256;
+
 /// What the operations that write share.
 #[derive(Debug)]
 pub struct Writing {
@@ -326,12 +329,12 @@ impl Filesystem {
     pub async fn commit_all(&self, deadline: Duration) -> usize {
         let deadline = tokio::time::Instant::now() + deadline;
         let mut refused = 0;
-        for node in self.nodes.all() {
-            let uid = owner_of_staged(&node);
-            match tokio::time::timeout_at(deadline, self.commit(&node, uid)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => refused += 1,
-            }
+        for nodes in self.nodes.all().chunks(COMMITS_AT_ONCE) {
+            let commits = nodes.iter().map(|node| {
+                tokio::time::timeout_at(deadline, self.commit(node, owner_of_staged(node)))
+            });
+            let done = futures_util::future::join_all(commits).await;
+            refused += done.iter().filter(|done| !matches!(done, Ok(Ok(())))).count();
         }
         refused
     }
@@ -353,6 +356,7 @@ impl Filesystem {
             }
             // An error has reached the handles, or stays with the copy; there is nobody else to tell.
             self.commit(&node, owner_of_staged(&node)).await.ok();
+            self.nodes.release(node.ino);
             let value_bytes = node.file.lock().content.as_ref().map_or(0, |own| own.bytes.len());
             let value_bytes = u64::try_from(value_bytes).unwrap_or(u64::MAX);
             let pause = Duration::from_millis(
@@ -378,7 +382,7 @@ fn is_due(node: &Node) -> bool {
 }
 
 /// The user in whose name a commit is made that no request asks for.
-fn owner_of_staged(node: &Node) -> u32 {
+pub(crate) fn owner_of_staged(node: &Node) -> u32 {
     node.file.lock().staged.as_ref().and_then(|staged| staged.attributes.uid).unwrap_or(0)
 }
 

@@ -270,3 +270,6 @@ impl Surroundings {
         Verdict::Again { life: Life::of(kv), creation, basis }
     }
 }
+
+#[cfg(test)]
+mod tests;

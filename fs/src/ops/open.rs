@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use fuser::Errno;
 
 use crate::closing::{Holds, holds, process_of};
-use crate::commit::now;
+use crate::commit::{now, owner_of_staged};
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
 use crate::node::{Node, Place};
@@ -144,6 +144,9 @@ impl Filesystem {
     /// As [`Self::flush`]; the kernel tells nobody.
     pub async fn release(&self, caller: Caller, handle: u64) -> Answer<()> {
         let Some(open) = self.handles.files.get(handle) else { return Err(Errno::EBADF) };
+        // The kernel does not say who closed it last.
+        let uid = if caller.pid == 0 { owner_of_staged(&open.node) } else { caller.uid };
+        let caller = Caller { uid, ..caller };
         let committed =
             if open.may_write() { self.commit_for(&open, caller).await } else { Ok(()) };
         drop(open);

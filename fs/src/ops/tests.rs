@@ -2,6 +2,7 @@
 //! call them.
 
 mod commits;
+mod faults;
 mod model;
 mod names;
 mod refusals;

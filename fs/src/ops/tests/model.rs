@@ -23,7 +23,7 @@ enum Inode {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Create { path: String, flags: i32 },
     Open { path: String, flags: i32 },
     Write { file: usize, offset: u8, content: String },
@@ -44,7 +44,7 @@ fn path() -> impl Strategy<Value = String> {
         .prop_map(|names| names.join("/"))
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let created = prop_oneof![
         Just(CREATE | libc::O_TRUNC),
         Just(CREATE | libc::O_EXCL),
