@@ -30,7 +30,21 @@ struct Batch {
     durable_compacted: Revision,
 }
 
+/// Tells whoever waits that the thread is gone, even if it panicked.
+struct Ending<'s>(&'s Shared);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.fault.close("the committer panicked"));
+        }
+        self.0.state.lock().ended = true;
+        self.0.progress.notify_all();
+    }
+}
+
 pub(crate) fn run(shared: &Shared) {
+    let ending = Ending(shared);
     // What this thread knows of LMDB needs no lock: nobody else writes there.
     let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();
     while let Some(batch) = next_batch(shared, durable_compacted) {
@@ -42,8 +56,7 @@ pub(crate) fn run(shared: &Shared) {
             Err(failure) => failed(shared, &failure),
         }
     }
-    shared.state.lock().ended = true;
-    shared.progress.notify_all();
+    drop(ending);
 }
 
 /// Waits for something to write; `None` ends the thread.

@@ -65,6 +65,10 @@ impl Environment {
             })
             .map_err(|error: heed::Error| lmdb_error(&path, &error))?
             .unwrap_commit();
+        // The rows are durable; so must be the file's name.
+        for folder in [Some(dir), dir.parent()].into_iter().flatten() {
+            sync_folder(folder)?;
+        }
         Ok(Self { env, trees, path })
     }
 
@@ -169,6 +173,13 @@ impl Environment {
         let pages = u64::try_from(pages).unwrap_or(u64::MAX);
         Ok(Size { file_bytes, in_use_bytes: pages.saturating_mul(page_bytes).min(file_bytes) })
     }
+}
+
+fn sync_folder(folder: &Path) -> Result<(), OpenError> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    std::fs::File::open(folder)
+        .and_then(|open| open.sync_all())
+        .map_err(|source| OpenError::Io { path: folder.to_path_buf(), source })
 }
 
 /// The number that LMDB gives the only transaction of a compacted copy.

@@ -289,6 +289,7 @@ impl Store {
         let shared = &self.shared;
         let mut state = shared.state.lock();
         while !state.closing
+            && !state.ended
             && shared.fault.check().is_ok()
             && state.layers.bytes() > shared.options.overlay_bytes_max
         {
@@ -297,7 +298,7 @@ impl Store {
             shared.progress.wait(&mut state);
         }
         shared.fault.check()?;
-        if state.closing {
+        if state.closing || state.ended {
             return Err(shared.closed());
         }
         // Raft's log begins at 0 or 1, as the cluster numbers it.
@@ -465,10 +466,9 @@ impl Store {
         }
         self.shared.work.notify_all();
         self.shared.progress.notify_all();
-        if let Some(committer) = self.committer.lock().take()
-            && committer.join().is_err()
-        {
-            drop(self.shared.fault.close("the committer panicked"));
+        if let Some(committer) = self.committer.lock().take() {
+            // If it panicked, it has closed the store itself.
+            committer.join().ok();
         }
     }
 }

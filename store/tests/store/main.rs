@@ -11,4 +11,5 @@ mod model;
 mod random;
 mod reference;
 mod scenario;
+mod script;
 mod space;

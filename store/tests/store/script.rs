@@ -1,0 +1,153 @@
+//! The scenarios under store/testdata: commands and what the store answers, as text.
+//!
+//! A file is made of blocks: commands, a line `----`, the answers, an empty line. Each file starts
+//! with an empty store; every block is run again after a restart of the store, so that its reads are
+//! checked on the overlay and on LMDB. `REVFS_UPDATE=1` rewrites the answers: read the difference.
+
+mod parse;
+mod print;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use revfs_store::types::{ChangesQuery, Revision, Time};
+use revfs_store::{Body, Command, Position, Store, StoreOptions};
+
+use parse::{Action, Lines};
+
+struct Scenario {
+    directory: tempfile::TempDir,
+    store: Option<Store>,
+    index: u64,
+}
+
+fn options() -> StoreOptions {
+    StoreOptions { map_bytes: 1 << 28, ..StoreOptions::default() }
+}
+
+impl Scenario {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Some(Store::create(directory.path(), options()).unwrap());
+        Self { directory, store, index: 0 }
+    }
+
+    fn apply(&mut self, body: Body) -> String {
+        self.index += 1;
+        let time = Time(i64::try_from(self.index).unwrap() * 10);
+        let author = revfs_store::types::Author {
+            principal: "alice".to_owned(),
+            claimed: "alice@host".to_owned(),
+        };
+        let command = Command { time, author, note: Bytes::new(), body };
+        let position = Position { index: self.index, raft: Bytes::new() };
+        let outcome = self.store.as_ref().unwrap().apply(position, &command).unwrap();
+        print::outcome(&outcome)
+    }
+
+    fn restart(&mut self) {
+        self.store.take().unwrap().close().unwrap();
+        self.store = Some(Store::open(self.directory.path(), options()).unwrap());
+    }
+
+    /// Waits until a compaction is physical: nothing that is read may change by it.
+    fn settle(&self) {
+        let store = self.store.as_ref().unwrap();
+        let compacted = store.read_view().unwrap().compacted();
+        let timeout = std::time::Duration::from_secs(60);
+        assert!(store.wait_compacted(compacted, timeout).unwrap());
+    }
+
+    fn run(&mut self, action: Action) -> String {
+        if let Action::Apply(body) = action {
+            return self.apply(body);
+        }
+        let before = self.read(&action);
+        self.settle();
+        self.restart();
+        let after = self.read(&action);
+        assert_eq!(before, after, "{action:?} before and after a restart");
+        after
+    }
+
+    fn read(&self, action: &Action) -> String {
+        let view = self.store.as_ref().unwrap().read_view().unwrap();
+        match action {
+            Action::Apply(_) => unreachable!("run applies"),
+            Action::Get(at, query) => print::read(view.range(*at, query), print::range),
+            Action::List(at, query) => print::read(view.list(*at, query), print::list),
+            Action::Directory(at, directory) => {
+                print::read(view.directory(*at, directory), |state| print::directory(&state))
+            }
+            Action::History(key) => {
+                let versions = view.history(key, Revision::NONE, 0, false).unwrap();
+                let lines = versions.iter().map(|(event, stamp)| {
+                    format!("{} by {:?}", print::event(event), stamp.author.principal)
+                });
+                lines.collect::<Vec<_>>().join("\n")
+            }
+            Action::Changes(from, to, range) => {
+                let query = ChangesQuery {
+                    ranges: vec![range.clone()],
+                    from: *from,
+                    to: *to,
+                    newest_first: false,
+                    limit: 0,
+                    scan_limit: 0,
+                    keys_only: false,
+                };
+                print::read(view.changes(&query), print::changes)
+            }
+            Action::At(time) => print::read(view.revision_at(*time), |found| found.to_string()),
+            Action::Revision => {
+                format!("current {} compacted {}", view.current(), view.compacted())
+            }
+        }
+    }
+}
+
+/// Runs a file; returns it with the answers of this run.
+fn run(text: &str) -> String {
+    let mut scenario = Scenario::new();
+    let mut output = String::new();
+    for block in text.split("\n\n").map(str::trim_end).filter(|block| !block.is_empty()) {
+        let Some((commands, _)) = block.split_once("----") else {
+            // A block without answers is a comment.
+            assert!(block.lines().all(|line| line.starts_with('#')), "no ---- in: {block}");
+            writeln!(output, "{block}\n").unwrap();
+            continue;
+        };
+        writeln!(output, "{commands}----").unwrap();
+        let mut lines = Lines::new(commands);
+        while let Some(action) = lines.action() {
+            let answer = scenario.run(action);
+            // An empty line would end the block.
+            let answer = if answer.is_empty() { "(nothing)" } else { &answer };
+            writeln!(output, "{answer}").unwrap();
+        }
+        output.push('\n');
+    }
+    output
+}
+
+#[test]
+fn scenarios_are_answered_as_their_files_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 6);
+    let mut different = Vec::new();
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let found = run(&text);
+        if std::env::var_os("REVFS_UPDATE").is_some() {
+            std::fs::write(&path, found).unwrap();
+        } else if found != text {
+            let lines = text.lines().zip(found.lines()).find(|(own, new)| own != new);
+            different.push(format!("{}: {lines:?}", path.display()));
+        }
+    }
+    assert!(different.is_empty(), "expected and found:\n{}", different.join("\n"));
+}

@@ -1,0 +1,179 @@
+//! The words of a scenario.
+//!
+//! `KEY`, `PREFIX*`, `START..END` and `START..` are ranges; `""` is the empty key; `name=value` words
+//! are options. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
+
+use bytes::Bytes;
+use revfs_store::Body;
+use revfs_store::types::{
+    Compare, CompareResult, CompareTarget, KeyRange, LeaseId, ListQuery, Op, RangeQuery, Revision,
+    Time, Txn,
+};
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Apply(Body),
+    Get(Revision, RangeQuery),
+    List(Revision, ListQuery),
+    Directory(Revision, Bytes),
+    History(Bytes),
+    Changes(Revision, Revision, KeyRange),
+    At(Time),
+    Revision,
+}
+
+pub(super) struct Lines<'t> {
+    lines: std::iter::Peekable<std::str::Lines<'t>>,
+}
+
+fn key(word: &str) -> Bytes {
+    Bytes::copy_from_slice(if word == "\"\"" { b"" } else { word.as_bytes() })
+}
+
+fn range(word: &str) -> KeyRange {
+    if let Some(prefix) = word.strip_suffix('*') {
+        return KeyRange::prefix(prefix.as_bytes());
+    }
+    match word.split_once("..") {
+        Some((start, "")) => KeyRange::From(key(start)),
+        Some((start, end)) => KeyRange::Span { start: key(start), end: key(end) },
+        None => KeyRange::Key(key(word)),
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> T {
+    word.parse().unwrap_or_else(|_| panic!("{word} is not a number"))
+}
+
+/// The value of an option `name=…`.
+fn option<'w>(words: &[&'w str], name: &str) -> Option<&'w str> {
+    words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+fn revision(words: &[&str]) -> Revision {
+    Revision(option(words, "rev").map_or(0, number))
+}
+
+fn range_query(words: &[&str]) -> RangeQuery {
+    RangeQuery {
+        range: range(words[1]),
+        limit: option(words, "limit").map_or(0, number),
+        keys_only: words.contains(&"keys"),
+        count_only: words.contains(&"count"),
+    }
+}
+
+fn compare(words: &[&str]) -> Compare {
+    let [_, target, keys, result, value] = words else {
+        panic!("if TARGET KEY = VALUE: {words:?}")
+    };
+    let target = match *target {
+        "version" => CompareTarget::Version(number(value)),
+        "create" => CompareTarget::CreateRevision(Revision(number(value))),
+        "mod" => CompareTarget::ModRevision(Revision(number(value))),
+        "lease" => CompareTarget::Lease(LeaseId(number(value))),
+        "value" => CompareTarget::Value(key(value)),
+        other => panic!("unknown target {other}"),
+    };
+    let result = match *result {
+        "=" => CompareResult::Equal,
+        "!=" => CompareResult::NotEqual,
+        "<" => CompareResult::Less,
+        ">" => CompareResult::Greater,
+        other => panic!("unknown comparison {other}"),
+    };
+    Compare { range: range(keys), target, result }
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { lines: text.lines().peekable() }
+    }
+
+    /// The words of the next line that is neither empty nor a comment.
+    fn words(&mut self) -> Option<Vec<&'t str>> {
+        self.lines
+            .by_ref()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| line.split_whitespace().collect())
+    }
+
+    pub(super) fn action(&mut self) -> Option<Action> {
+        let words = self.words()?;
+        Some(match words[0] {
+            "compact" => Action::Apply(Body::Compact { revision: Revision(number(words[1])) }),
+            "grant" => {
+                let id = LeaseId(number(words[1]));
+                Action::Apply(Body::LeaseGrant { id, ttl_seconds: 60 })
+            }
+            "revoke" => Action::Apply(Body::LeaseRevoke { id: LeaseId(number(words[1])) }),
+            "get" => Action::Get(revision(&words), range_query(&words)),
+            "list" => {
+                let query = ListQuery {
+                    directory: key(words[1]),
+                    after: option(&words, "after").map(key).unwrap_or_default(),
+                    limit: option(&words, "limit").map_or(0, number),
+                    with_values: true,
+                };
+                Action::List(revision(&words), query)
+            }
+            "directory" => Action::Directory(revision(&words), key(words[1])),
+            "history" => Action::History(key(words[1])),
+            "changes" => {
+                let revision = |at: usize| Revision(number(words[at]));
+                Action::Changes(revision(1), revision(2), range(words[3]))
+            }
+            "at" => Action::At(Time(number(words[1]))),
+            "revision" => Action::Revision,
+            "txn" => Action::Apply(Body::Txn(self.txn())),
+            _ => {
+                let op = self.op(&words);
+                Action::Apply(Body::Txn(Txn { success: vec![op], ..Txn::default() }))
+            }
+        })
+    }
+
+    fn txn(&mut self) -> Txn {
+        let mut txn = Txn::default();
+        let mut is_success = true;
+        loop {
+            let words = self.words().expect("a transaction ends with end");
+            match words[0] {
+                "end" => return txn,
+                "if" => txn.compares.push(compare(&words)),
+                "then" => is_success = true,
+                "else" => is_success = false,
+                _ => {
+                    let op = self.op(&words);
+                    if is_success { txn.success.push(op) } else { txn.failure.push(op) }
+                }
+            }
+        }
+    }
+
+    fn op(&mut self, words: &[&str]) -> Op {
+        let value =
+            || words.get(2).filter(|word| !word.contains('=')).map_or(Bytes::new(), |w| key(w));
+        match words[0] {
+            "put" => Op::Put {
+                key: key(words[1]),
+                value: value(),
+                lease: LeaseId(option(words, "lease").map_or(0, number)),
+                prev_kv: words.contains(&"prev=yes"),
+                ignore_value: words.contains(&"ignore=value"),
+                ignore_lease: words.contains(&"ignore=lease"),
+            },
+            "delete" => Op::Delete { range: range(words[1]), prev_kv: words.contains(&"prev=yes") },
+            "range" => Op::Range(range_query(words)),
+            "append" => Op::Append { key: key(words[1]), value: value() },
+            "move" => Op::Move { from: key(words[1]), to: key(words[2]) },
+            "movekey" => Op::MoveKey { from: key(words[1]), to: key(words[2]) },
+            "restore" => {
+                Op::Restore { range: range(words[1]), revision: Revision(number(words[2])) }
+            }
+            "txn" => Op::Txn(self.txn()),
+            other => panic!("unknown command {other}"),
+        }
+    }
+}
