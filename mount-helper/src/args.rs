@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, log::LogArgs,
     ls::LsArgs, put::PutArgs, restore::RestoreArgs, status::StatusArgs, umount::UmountArgs,
+    up::UpArgs,
 };
 
 const HELP: &str = "\
@@ -38,7 +39,7 @@ Each command explains itself: revfs COMMAND --help
 /// The program `revfs`.
 #[derive(Debug, Parser)]
 #[command(name = "revfs", version, override_help = HELP, disable_help_subcommand = true)]
-#[command(arg_required_else_help = true, propagate_version = true)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -78,6 +79,7 @@ pub(crate) struct Globals {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Up(UpArgs),
     #[command(visible_alias = "down")]
     Umount(UmountArgs),
     Get(GetArgs),

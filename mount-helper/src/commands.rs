@@ -10,3 +10,4 @@ pub(crate) mod put;
 pub(crate) mod restore;
 pub(crate) mod status;
 pub(crate) mod umount;
+pub(crate) mod up;

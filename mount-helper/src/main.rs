@@ -23,8 +23,10 @@ mod target;
 mod unified;
 mod unmount;
 
+use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -40,20 +42,24 @@ fn main() -> ExitCode {
     };
     let json = cli.globals.json;
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => report(&failure, json),
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { globals, command } = cli;
-    start_log(globals.log.as_deref(), "warn")?;
     let mut output = Output::new(globals.json);
-    match command {
-        Command::Completion(args) => commands::completion::run(&args, &mut output),
-        Command::Umount(args) => commands::umount::run(&args, &mut output),
-        client => run_client(client, &globals, &mut output),
+    if let Command::Up(args) = command {
+        return commands::up::run(args, &globals, &mut output);
     }
+    start_log(globals.log.as_deref(), "warn")?;
+    match command {
+        Command::Completion(args) => commands::completion::run(&args, &mut output)?,
+        Command::Umount(args) => commands::umount::run(&args, &mut output)?,
+        client => run_client(client, &globals, &mut output)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Result<()> {
@@ -69,27 +75,39 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Diff(args) => commands::diff::run(args, globals, output).await,
             Command::Restore(args) => commands::restore::run(args, globals, output).await,
             Command::Status(args) => commands::status::run(args, globals, output).await,
-            Command::Umount(_) | Command::Completion(_) => {
+            Command::Up(_) | Command::Umount(_) | Command::Completion(_) => {
                 unreachable!("they are no clients")
             }
         }
     })
 }
 
-/// Logs go to standard error; `default` holds where neither --log nor RUST_LOG says otherwise.
+/// Logs to standard error; `default` holds where neither --log nor RUST_LOG says otherwise.
 fn start_log(filter: Option<&str>, default: &str) -> Result<()> {
-    let text = filter.unwrap_or(default);
-    let filter = EnvFilter::try_new(text).map_err(|error| {
-        Failure::caused(format!("--log '{text}' is no filter"), &error)
-            .hint("for example: warn, info, or revfs_fs=debug,info")
-            .of_kind(Kind::Usage)
-    })?;
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(log_filter(filter.unwrap_or(default))?)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
+}
+
+/// As [`start_log`], to a file.
+fn start_log_in(file: File, filter: Option<&str>, default: &str) -> Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(log_filter(filter.unwrap_or(default))?)
+        .with_writer(Mutex::new(file))
+        .with_ansi(false)
+        .init();
+    Ok(())
+}
+
+fn log_filter(text: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(text).map_err(|error| {
+        Failure::caused(format!("--log '{text}' is no filter"), &error)
+            .hint("for example: warn, info, or revfs_fs=debug,info")
+            .of_kind(Kind::Usage)
+    })
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {

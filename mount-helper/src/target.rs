@@ -167,7 +167,7 @@ pub(crate) fn place(argument: &OsStr, mounts: &[Mount]) -> Place {
 
 /// The path with the symlinks of its parent directories resolved as far as they exist (a deleted
 /// directory has a history too), the last component as it is.
-fn physical_parent(path: &Path) -> PathBuf {
+pub(crate) fn physical_parent(path: &Path) -> PathBuf {
     let path = without_dots(path);
     let mut missing: Vec<&OsStr> = Vec::new();
     let mut known = path.as_path();

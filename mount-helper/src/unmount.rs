@@ -7,30 +7,22 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use crate::error::{Failure, Kind, Result};
+use crate::mounts;
+use crate::target::physical_parent;
 
-/// The absolute path of a mount point with its parents' symlinks resolved, as the kernel will name it.
-/// The last component may be missing, or be a dead mount, which cannot be looked at.
+/// The absolute path of a mount point with its parents' symlinks resolved, as the kernel names it.
+///
+/// What is in the table of mounts is never looked at: the process behind it may be dead, or silent.
 ///
 /// # Errors
-/// If the parent directory cannot be found out.
+/// If the current directory is needed and gone.
 pub(crate) fn absolute(directory: &Path) -> Result<PathBuf> {
     let shown = directory.display();
     let path = std::path::absolute(directory)
         .map_err(|error| Failure::caused(format!("cannot make '{shown}' absolute"), &error))?;
-    if let Ok(physical) = path.canonicalize() {
-        return Ok(physical);
-    }
-    let mut missing = Vec::new();
-    let mut known = path.as_path();
-    while let (Some(parent), Some(name)) = (known.parent(), known.file_name()) {
-        missing.push(name);
-        if let Ok(mut physical) = parent.canonicalize() {
-            physical.extend(missing.iter().rev());
-            return Ok(physical);
-        }
-        known = parent;
-    }
-    Ok(path)
+    let path = physical_parent(&path);
+    let is_mounted = matches!(mounts::at(&path), Ok(Some(_)));
+    if is_mounted { Ok(path) } else { Ok(path.canonicalize().unwrap_or(path)) }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

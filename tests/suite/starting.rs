@@ -15,7 +15,10 @@ fn outside() -> Shell {
 #[test]
 fn up_makes_both_directories_and_says_in_three_lines_where_things_are() {
     let mut mount = Mount::up();
-    let said = mount.log();
+    // The mount answers a moment before the program says so.
+    let said = wait::until("three lines", wait::LIMIT, || {
+        Some(mount.log()).filter(|said| said.lines().count() >= 3)
+    });
     let dir = mount.dir().to_str().expect("a plain path");
     let data = mount.data().to_str().expect("a plain path");
     assert!(said.contains(dir) && said.contains(data), "{said}");

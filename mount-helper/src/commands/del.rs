@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::ValueHint;
 use revfs_api::keyspace::{KeyRange, Op, OpAnswer, Txn};
 
 use crate::args::Globals;
@@ -22,7 +23,7 @@ use crate::target::Target;
   revfs del --prefix /app/")]
 pub(crate) struct DelArgs {
     /// Keys (/app/color), or paths inside a mount
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(required = true, value_name = "KEY", value_hint = ValueHint::AnyPath)]
     keys: Vec<OsString>,
 
     /// Every key that begins with KEY; for a path, everything below it

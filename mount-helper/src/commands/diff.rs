@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 
 use bytes::Bytes;
+use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{KeyValue, Revision};
 use revfs_fs::attributes::{Defaults, Effective, Record, effective_file};
@@ -37,6 +38,7 @@ pub(crate) struct DiffArgs {
     span: String,
 
     /// A path inside a mount, or a key
+    #[arg(value_hint = ValueHint::AnyPath)]
     path: OsString,
 
     /// Lines of context

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{KeyRange, KeyValue, Revision};
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ use crate::target::Target;
   revfs get --prefix /app/ --json")]
 pub(crate) struct GetArgs {
     /// Keys (/app/color), or paths inside a mount
-    #[arg(required = true, value_name = "KEY")]
+    #[arg(required = true, value_name = "KEY", value_hint = ValueHint::AnyPath)]
     keys: Vec<OsString>,
 
     #[command(flatten)]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use bytes::Bytes;
+use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{ChangeKind, ChangesRequest, Error, Event, HistoryRequest, KeyRange};
 use revfs_api::keyspace::{Revision, RevisionEvents, Stamp};
@@ -21,7 +22,7 @@ use crate::target::Target;
 ///
 /// Newest first: revision, time, author, what happened, size, and for a directory the name. An
 /// author in parentheses is what the client said of itself, not verified. What happened is one of
-/// created, changed, moved (to this name), replaced (by a file moved over it, or a restore),
+/// created, changed, moved (here, from another name), replaced (by a file moved over it), restored,
 /// attributes (mode, owner, times) and deleted. A deleted file has a history too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -30,6 +31,7 @@ use crate::target::Target;
   revfs log /app/ --json")]
 pub(crate) struct LogArgs {
     /// A path inside a mount, or a key (/app; a directory that is gone: /app/)
+    #[arg(value_hint = ValueHint::AnyPath)]
     path: OsString,
 
     /// Only the newest N revisions; 0 = all
@@ -170,6 +172,7 @@ async fn directory_history(
 
 /// A line for each key that a revision changed; of a key with its side record one line.
 fn rows_of(revision: &RevisionEvents) -> Vec<Row> {
+    let by_mount = !revision.stamp.note.is_empty();
     let plain = |event: &&Event| key_of_record(&event.kv.key).is_none();
     let row = |event: &Event, key: Bytes, what: &'static str| {
         let value_bytes = (event.kind == ChangeKind::Put).then_some(event.kv.value_bytes);
@@ -179,7 +182,7 @@ fn rows_of(revision: &RevisionEvents) -> Vec<Row> {
         .events
         .iter()
         .filter(plain)
-        .map(|event| row(event, event.kv.key.clone(), what_happened(event)))
+        .map(|event| row(event, event.kv.key.clone(), what_happened(event, by_mount)))
         .collect();
     for event in &revision.events {
         let Some(key) = key_of_record(&event.kv.key) else { continue };
@@ -191,19 +194,20 @@ fn rows_of(revision: &RevisionEvents) -> Vec<Row> {
     rows
 }
 
-fn what_happened(event: &Event) -> &'static str {
+/// `by_mount`: the revision carries a mount's note, so that an older content was moved here; without
+/// one it was `revfs restore` that brought it.
+fn what_happened(event: &Event, by_mount: bool) -> &'static str {
+    let content_is_older = event.kv.content_revision < event.kv.mod_revision;
+    let is_new = event.kv.version == 1;
     match event.kind {
         ChangeKind::Delete => "deleted",
-        ChangeKind::Put => {
-            let is_new = event.kv.version == 1;
-            let content_is_older = event.kv.content_revision < event.kv.mod_revision;
-            match (is_new, content_is_older) {
-                (true, false) => "created",
-                (false, false) => "changed",
-                (true, true) => "moved",
-                (false, true) => "replaced",
-            }
-        }
+        ChangeKind::Put if content_is_older && !by_mount => "restored",
+        ChangeKind::Put => match (is_new, content_is_older) {
+            (true, false) => "created",
+            (false, false) => "changed",
+            (true, true) => "moved",
+            (false, true) => "replaced",
+        },
     }
 }
 
@@ -270,7 +274,8 @@ mod tests {
             event(ChangeKind::Delete, b"/e", 0, 0),
             event(ChangeKind::Put, b"/f", 2, 3),
         ];
-        let rows = rows_of(&RevisionEvents { stamp: Stamp::default(), events });
+        let stamp = Stamp { note: Bytes::from_static(b"of a mount"), ..Stamp::default() };
+        let rows = rows_of(&RevisionEvents { stamp, events });
         let seen: Vec<(&str, &str)> =
             rows.iter().map(|row| (std::str::from_utf8(&row.key).unwrap(), row.what)).collect();
         let expected = [
@@ -282,5 +287,11 @@ mod tests {
             ("/b", "attributes"),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn old_content_without_a_note_of_a_mount_was_restored() {
+        let put = |version| what_happened(&event(ChangeKind::Put, b"/a", version, 3), false);
+        assert_eq!((put(1), put(2)), ("restored", "restored"));
     }
 }

@@ -1,12 +1,15 @@
 //! `revfs ls`: one level below a directory, or everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{Error, KeyRange, KeyValue, ListEntry, Revision, Stamp, Time};
 use serde_json::{Map, Value};
+use tokio::task::JoinSet;
 
 use crate::args::Globals;
 use crate::endpoint;
@@ -26,6 +29,7 @@ use crate::scan;
   revfs ls -R / --json")]
 pub(crate) struct LsArgs {
     /// A key (/app), or a path inside a mount
+    #[arg(value_name = "KEY", value_hint = ValueHint::AnyPath)]
     directory: Option<OsString>,
 
     /// With revision, time, size and author of each
@@ -43,6 +47,9 @@ pub(crate) struct LsArgs {
     #[arg(short, long)]
     key: bool,
 }
+
+/// Questions for authors that are under way together.
+const STAMPS_AT_ONCE: usize = 32;
 
 /// One line of the listing.
 struct Row {
@@ -101,7 +108,9 @@ pub(crate) async fn run(args: LsArgs, globals: &Globals, output: &mut Output) ->
         let entries = scan::list(keys, revision, &directory).await?;
         entries.into_iter().filter_map(|entry| Row::of_entry(&directory, entry)).collect()
     };
-    print(keys, &rows, args.long, output).await?;
+    let revisions = rows.iter().map(|row| row.revision).collect();
+    let stamps = if args.long { Some(stamps(&node.keys, revisions).await?) } else { None };
+    print(&rows, stamps.as_ref(), output)?;
     output.finish()
 }
 
@@ -116,14 +125,17 @@ fn directory_argument(argument: Option<OsString>) -> OsString {
     })
 }
 
-async fn print(keys: &dyn KeySpace, rows: &[Row], long: bool, output: &mut Output) -> Result<()> {
-    let mut stamps = Stamps::default();
+fn print(
+    rows: &[Row],
+    stamps: Option<&BTreeMap<Revision, Stamp>>,
+    output: &mut Output,
+) -> Result<()> {
     let mut table = Vec::new();
     for row in rows {
-        let stamp = if long { stamps.of(keys, row.revision).await? } else { None };
+        let stamp = stamps.and_then(|stamps| stamps.get(&row.revision));
         if output.json {
-            output.document(&document(row, stamp.as_ref()))?;
-        } else if long {
+            output.document(&document(row, stamp))?;
+        } else if stamps.is_some() {
             let size = row.kv.as_ref().filter(|_| !row.is_directory);
             let size = size.map_or_else(|| "-".to_owned(), |kv| kv.value_bytes.to_string());
             let author = stamp.map_or_else(|| "-".to_owned(), |stamp| author_text(&stamp.author));
@@ -155,27 +167,29 @@ fn document(row: &Row, stamp: Option<&Stamp>) -> Value {
     Value::Object(object)
 }
 
-/// Authors by revision; many keys share one.
-#[derive(Default)]
-pub(crate) struct Stamps {
-    known: BTreeMap<Revision, Option<Stamp>>,
-}
-
-impl Stamps {
-    /// `None` where the backend does not know: before the compaction, or on a foreign etcd.
-    pub(crate) async fn of(
-        &mut self,
-        keys: &dyn KeySpace,
-        revision: Revision,
-    ) -> Result<Option<Stamp>> {
-        if let Some(stamp) = self.known.get(&revision) {
-            return Ok(stamp.clone());
+/// Who made each of the revisions; many keys share one. Left out is what the backend does not know:
+/// before the compaction, or on a foreign etcd.
+async fn stamps(
+    keys: &Arc<dyn KeySpace>,
+    revisions: BTreeSet<Revision>,
+) -> Result<BTreeMap<Revision, Stamp>> {
+    let mut known = BTreeMap::new();
+    let mut asked = JoinSet::new();
+    let mut rest = revisions.into_iter();
+    loop {
+        while asked.len() < STAMPS_AT_ONCE
+            && let Some(revision) = rest.next()
+        {
+            let keys = Arc::clone(keys);
+            asked.spawn(async move { (revision, keys.stamp(revision).await) });
         }
-        let stamp = match keys.stamp(revision).await {
-            Err(Error::Compacted { .. } | Error::Unsupported(_)) => None,
-            answer => Some(answer.asked(|| format!("ask who made revision {revision}"))?),
-        };
-        self.known.insert(revision, stamp.clone());
-        Ok(stamp)
+        let Some(answer) = asked.join_next().await else { return Ok(known) };
+        match answer.expect("no task is aborted, and none panics") {
+            (_, Err(Error::Compacted { .. } | Error::Unsupported(_))) => {}
+            (revision, stamp) => {
+                let stamp = stamp.asked(|| format!("ask who made revision {revision}"))?;
+                known.insert(revision, stamp);
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use clap::ValueHint;
 use revfs_api::keyspace::{Compare, KeyRange, Op, OpAnswer, RangeRead, Revision};
 use revfs_api::keyspace::{Txn, TxnAnswer};
 use serde_json::{Map, Value};
@@ -29,13 +30,14 @@ use crate::target::Target;
   revfs put /app/leader $HOSTNAME --if-absent")]
 pub(crate) struct PutArgs {
     /// A key (/app/color), or a path inside a mount
+    #[arg(value_name = "KEY", value_hint = ValueHint::AnyPath)]
     key_or_path: OsString,
 
     /// The value; left out: standard input
     value: Option<OsString>,
 
     /// Take the value from this file (- is standard input)
-    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "value")]
     file: Option<PathBuf>,
 
     /// Only if the key does not exist

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use bytes::Bytes;
+use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{ChangeKind, ChangesRequest, Op, Revision, Txn};
 use serde_json::{Map, Value};
@@ -30,6 +31,7 @@ use crate::target::Target;
   revfs restore /app/ --to 2026-11-22T10:00:00Z --dry-run")]
 pub(crate) struct RestoreArgs {
     /// A path inside a mount, or a key
+    #[arg(value_hint = ValueHint::AnyPath)]
     path: OsString,
 
     /// A revision, or a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d

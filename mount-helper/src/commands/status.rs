@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use clap::ValueHint;
 use revfs_api::keyspace::Status;
 
 use crate::args::Globals;
@@ -19,6 +20,7 @@ use crate::output::{Output, counted};
   revfs status --endpoint /var/lib/revfs/conf/revfs.sock --json")]
 pub(crate) struct StatusArgs {
     /// A mount, or any path inside it
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     directory: Option<OsString>,
 }
 

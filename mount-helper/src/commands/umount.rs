@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use clap::ValueHint;
+
 use crate::data_lock::is_held;
 use crate::error::{Failure, Kind, Result};
-use crate::mounts::{self, Mount, MountStatus, Probe};
+use crate::mounts::{self, MountStatus, Probe};
 use crate::output::Output;
 use crate::unmount::{Force, Refusal, absolute, unmount};
 
@@ -19,9 +21,11 @@ use crate::unmount::{Force, Refusal, absolute, unmount};
   revfs umount --lazy ~/conf     even if someone stands in it")]
 pub(crate) struct UmountArgs {
     /// The directory that was given to `revfs up`
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     directory: PathBuf,
 
-    /// Detach at once even if it is busy; its users keep what they have open until they close it
+    /// Detach at once even if it is busy; its users keep what they have open until they close it.
+    /// The process behind it ends with the last of them
     #[arg(short, long)]
     lazy: bool,
 
@@ -33,12 +37,15 @@ pub(crate) struct UmountArgs {
 /// Processes that are named when a mount is busy.
 const USERS_SHOWN: usize = 5;
 
+/// A lazy unmount only sees whether nobody used the mount.
+const LAZY_WAIT: Duration = Duration::from_secs(1);
+
 /// How often the end of the process is looked for.
 const POLL: Duration = Duration::from_millis(10);
 
 pub(crate) fn run(args: &UmountArgs, output: &mut Output) -> Result<()> {
     let point = absolute(&args.directory)?;
-    let mount = find(&point)?;
+    find(&point)?;
     // Asked before it is gone: who serves it.
     let probe = mounts::probe(&point);
     let force = if args.lazy || matches!(probe, Probe::Dead) { Force::Lazy } else { Force::No };
@@ -47,22 +54,30 @@ pub(crate) fn run(args: &UmountArgs, output: &mut Output) -> Result<()> {
         Err(Refusal::Busy) => return Err(busy(&point)),
         Err(Refusal::Failed(failure)) => return Err(failure),
     }
-    if let Probe::Live(status) = probe {
-        let deadline = Instant::now() + Duration::from_secs(args.timeout);
-        wait_for_end(&mount, &status, deadline, args)?;
+    let limit = if args.lazy { LAZY_WAIT } else { Duration::from_secs(args.timeout) };
+    let has_ended = match &probe {
+        Probe::Live(status) => has_ended(status, Instant::now() + limit),
+        _ => true,
+    };
+    if !has_ended && !args.lazy {
+        return Err(still_running(&point, &probe, args.timeout));
     }
     if output.json {
-        output.document(&serde_json::json!({ "unmounted": point.display().to_string() }))?;
+        let point = point.display().to_string();
+        output.document(&serde_json::json!({ "unmounted": point, "ended": has_ended }))?;
+    } else if !has_ended {
+        output.line("the process behind it runs on until its last user is gone")?;
     }
     output.finish()
 }
 
-fn find(point: &Path) -> Result<Mount> {
+/// Makes sure that a mount of revfs is there.
+fn find(point: &Path) -> Result<()> {
     let shown = point.display();
     let mounted = mounts::at(point)
         .map_err(|error| Failure::caused("cannot read the table of mounts", &error))?;
     match mounted {
-        Some(mount) if mount.is_ours() => Ok(mount),
+        Some(mount) if mount.is_ours() => Ok(()),
         Some(mount) => Err(Failure::not_found(format!(
             "'{shown}' is a mount of type {}, not of revfs",
             mount.fs_type
@@ -80,37 +95,38 @@ fn find(point: &Path) -> Result<Mount> {
     }
 }
 
-/// The node holds the lock of its data directory until all is stored and it ends.
-fn wait_for_end(
-    mount: &Mount,
-    status: &MountStatus,
-    deadline: Instant,
-    args: &UmountArgs,
-) -> Result<()> {
+/// Waits for the process behind a mount. It holds the lock of its data directory until everything is
+/// stored and it ends.
+fn has_ended(status: &MountStatus, deadline: Instant) -> bool {
     let process = PathBuf::from(format!("/proc/{}", status.process_id));
     let data_dir = Path::new(&status.data_dir);
     let is_running = || {
-        let by_lock = !status.data_dir.is_empty() && is_held(data_dir);
-        by_lock || (status.data_dir.is_empty() && process.exists())
+        if status.data_dir.is_empty() { process.exists() } else { is_held(data_dir) }
     };
     while is_running() {
         if Instant::now() >= deadline {
-            let (point, id) = (mount.point.display(), status.process_id);
-            return Err(Failure::new(
-                Kind::Failure,
-                format!(
-                    "{point} is unmounted, but process {id} has not ended within {} seconds (--timeout)",
-                    args.timeout
-                ),
-            )
-            .hint(match args.lazy {
-                true => "it ends when the last user of the mount is gone".to_owned(),
-                false => format!("see its log in {}; it may still be storing", status.data_dir),
-            }));
+            return false;
         }
         std::thread::sleep(POLL);
     }
-    Ok(())
+    true
+}
+
+fn still_running(point: &Path, probe: &Probe, timeout: u64) -> Failure {
+    let point = point.display();
+    let status = match probe {
+        Probe::Live(status) => status.clone(),
+        _ => MountStatus::default(),
+    };
+    let MountStatus { process_id, data_dir, .. } = status;
+    Failure::new(
+        Kind::Failure,
+        format!(
+            "{point} is unmounted, but process {process_id} has not ended within {timeout} seconds \
+             (--timeout)"
+        ),
+    )
+    .hint(format!("it may still be storing: see revfs.log in {data_dir}"))
 }
 
 /// Says who uses the mount.

@@ -4,4 +4,5 @@ mod arguments;
 mod command;
 mod history;
 mod keys;
+mod mounted;
 mod node;

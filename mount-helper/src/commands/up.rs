@@ -1,0 +1,125 @@
+//! `revfs up`: one node and its mount, nothing to configure.
+//!
+//! Order: look at DIR, take the data directory's lock, clean up a dead mount, start the node, serve
+//! its socket, mount, answer. Whatever fails undoes what came before it. The end is the reverse:
+//! unmount (files that are still being written are committed), drain, store, release the lock.
+
+mod daemon;
+mod data_dir;
+mod directory;
+mod ending;
+mod keep;
+mod serving;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueHint;
+
+use crate::args::Globals;
+use crate::error::{Failure, Result};
+use crate::output::Output;
+use crate::unmount::absolute;
+
+use daemon::Parent;
+use data_dir::DataDir;
+use keep::Keep;
+
+/// Start a node, keep its data, and mount it at a directory
+///
+/// Creates DIR and the data directory where they are missing. Every change in DIR is a revision;
+/// DIR/@rev/N is the directory as it was. Ends on Ctrl-C, SIGTERM or `revfs umount DIR`, after
+/// everything is stored; a second Ctrl-C detaches the mount even if it is in use. As root DIR is open
+/// to everybody as far as the modes of its files allow; otherwise to you alone, through fusermount3.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  revfs up ~/conf
+  revfs up /srv/conf --daemon
+  revfs up /srv/conf --data-dir /data/conf --keep 90d --listen 127.0.0.1:2379
+
+Data: /var/lib/revfs/… for root, else $XDG_DATA_HOME/revfs/… or ~/.local/share/revfs/…
+In the background it logs to revfs.log in the data directory.")]
+pub(crate) struct UpArgs {
+    /// Where to mount: an empty directory, or one that does not exist yet
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    directory: PathBuf,
+
+    /// Where the data is kept
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    data_dir: Option<PathBuf>,
+
+    /// Run until Ctrl-C (the default)
+    #[arg(long, conflicts_with = "daemon")]
+    foreground: bool,
+
+    /// Return once the mount answers, and run on in the background
+    #[arg(long)]
+    daemon: bool,
+
+    /// How long old revisions are kept: 30d, 12h, 2w, or all
+    #[arg(long, value_name = "AGE", default_value = "30d")]
+    keep: Keep,
+
+    /// Listen on TCP too (host:port; may be repeated). Whoever reaches it may read and write
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Vec<SocketAddr>,
+
+    /// Let other users in, as far as modes allow (the default for root)
+    #[arg(long)]
+    allow_other: bool,
+
+    /// The second process of --daemon.
+    #[arg(long, hide = true, requires = "daemon")]
+    detached: bool,
+}
+
+/// All that is decided before anything is started.
+struct Plan {
+    point: PathBuf,
+    data: DataDir,
+    keep: Keep,
+    listen: Vec<SocketAddr>,
+    allow_other: bool,
+}
+
+pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
+    if args.daemon && !args.detached {
+        return daemon::start();
+    }
+    let point = absolute(&args.directory)?;
+    let data_dir = match args.data_dir {
+        Some(path) => absolute(&path)?,
+        None => data_dir::default_path(&point)?,
+    };
+    // From here on the current directory is the root: everything above is absolute.
+    let parent = if args.detached { Some(daemon::detach()?) } else { None };
+    if data_dir.starts_with(&point) {
+        return Err(Failure::usage(format!(
+            "the data directory '{}' lies inside the mount point '{}'",
+            data_dir.display(),
+            point.display()
+        ))
+        .hint("the mount would cover its own data: choose another with --data-dir"));
+    }
+    let found = directory::check(&point)?;
+    let data = DataDir::open(data_dir, &point)?;
+    start_log(globals, &data, parent.as_ref())?;
+    directory::prepare(&point, found)?;
+    let allow_other = args.allow_other || nix::unistd::geteuid().is_root();
+    let plan = Plan { point, data, keep: args.keep, listen: args.listen, allow_other };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
+    runtime.block_on(serving::run(&plan, parent, output))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// In the background it logs to its file from the beginning: the terminal gets errors only.
+fn start_log(globals: &Globals, data: &DataDir, parent: Option<&Parent>) -> Result<()> {
+    match parent {
+        None => crate::start_log(globals.log.as_deref(), "warn,openraft=error"),
+        Some(_) => {
+            crate::start_log_in(data.open_log()?, globals.log.as_deref(), "info,openraft=error")
+        }
+    }
+}

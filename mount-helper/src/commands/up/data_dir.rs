@@ -1,0 +1,225 @@
+//! The directory that holds a node's data, and who holds it.
+//!
+//! One process at a time: it keeps an exclusive lock on `revfs.lock`, in which it says who it is. The
+//! lock goes with the process, however it ends; the text in the file may be old and counts only while
+//! the lock is held.
+//!
+//!     revfs.lock   held and described by the running process
+//!     revfs.sock   its unix socket
+//!     revfs.log    what it logs when it runs in the background
+//!     …            the rest is the node's
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::data_lock::LOCK_FILE;
+use crate::error::{Failure, Result};
+
+/// The longest name of a directory entry that file systems have in common.
+const NAME_BYTES_MAX: usize = 255;
+
+/// A log larger than this when a node starts is set aside as `revfs.log.1`.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// A data directory whose lock this process holds until it drops it.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    pub(crate) path: PathBuf,
+    lock: File,
+}
+
+/// What the holder of the lock says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) process_id: u32,
+    pub(crate) mount_point: String,
+}
+
+/// Where the data of a mount lies if nobody says otherwise.
+///
+/// # Errors
+/// If neither `$XDG_DATA_HOME` nor `$HOME` is set for a user who is not root, or the name of the
+/// mount point is too long to be escaped into one name.
+pub(crate) fn default_path(mount_point: &Path) -> Result<PathBuf> {
+    let is_root = nix::unistd::geteuid().is_root();
+    let set = |name: &str| std::env::var_os(name).filter(|value| Path::new(value).is_absolute());
+    let base = match (is_root, set("XDG_DATA_HOME"), set("HOME")) {
+        (true, ..) => PathBuf::from("/var/lib"),
+        (false, Some(data), _) => PathBuf::from(data),
+        (false, None, Some(home)) => PathBuf::from(home).join(".local/share"),
+        (false, None, None) => {
+            return Err(Failure::usage("neither XDG_DATA_HOME nor HOME is set")
+                .hint("say where the data goes: --data-dir DIR"));
+        }
+    };
+    let name = escape(mount_point);
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Failure::usage(format!(
+            "the path '{}' is too long to name its data directory: {} bytes, at most {NAME_BYTES_MAX}",
+            mount_point.display(),
+            name.len()
+        ))
+        .hint("say where the data goes: --data-dir DIR"));
+    }
+    Ok(base.join("revfs").join(std::ffi::OsString::from_vec(name)))
+}
+
+/// One file name for an absolute path, as systemd names mount units: `/srv/my-conf` is
+/// `srv-my\x2dconf`. Different paths have different names.
+fn escape(path: &Path) -> Vec<u8> {
+    let bytes = path.as_os_str().as_bytes();
+    let inner = bytes.strip_prefix(b"/").unwrap_or(bytes);
+    let mut name = Vec::with_capacity(inner.len());
+    for (at, &byte) in inner.iter().enumerate() {
+        let is_plain = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'_' | b':' | b'.' if at > 0)
+            || byte >= 0x80;
+        match byte {
+            b'/' => name.push(b'-'),
+            _ if is_plain => name.push(byte),
+            _ => name.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+        }
+    }
+    if name.is_empty() { b"-".to_vec() } else { name }
+}
+
+impl DataDir {
+    /// Creates the directory if it is missing (only its owner may look in) and takes the lock.
+    ///
+    /// # Errors
+    /// `Conflict` naming the holder if another process has the lock.
+    pub(crate) fn open(path: PathBuf, mount_point: &Path) -> Result<Self> {
+        let shown = path.display().to_string();
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
+            Failure::caused(format!("cannot create the data directory '{shown}'"), &error)
+                .hint("choose another with --data-dir")
+        })?;
+        let file = path.join(LOCK_FILE);
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&file)
+            .map_err(|error| {
+                Failure::caused(format!("cannot open '{}'", file.display()), &error)
+                    .hint("does the data directory belong to this user? --data-dir names another")
+            })?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(&shown, holder(&lock))),
+            Err(TryLockError::Error(error)) => {
+                return Err(Failure::caused(format!("cannot lock '{}'", file.display()), &error));
+            }
+        }
+        let mut this = Self { path, lock };
+        this.describe(mount_point).map_err(|error| {
+            Failure::caused(format!("cannot write '{}'", file.display()), &error)
+        })?;
+        Ok(this)
+    }
+
+    fn describe(&mut self, mount_point: &Path) -> io::Result<()> {
+        let mount_point = mount_point.display().to_string();
+        let holder = Holder { process_id: std::process::id(), mount_point };
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(&serde_json::to_vec(&holder)?)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path.join("revfs.sock")
+    }
+
+    /// Opens the log for appending; a large one is set aside first.
+    pub(crate) fn open_log(&self) -> Result<File> {
+        let path = self.path.join("revfs.log");
+        let failed = |error: io::Error| {
+            Failure::caused(format!("cannot open the log '{}'", path.display()), &error)
+        };
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+            fs::rename(&path, path.with_extension("log.1")).map_err(failed)?;
+        }
+        OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)
+    }
+}
+
+fn holder(lock: &File) -> Option<Holder> {
+    let mut text = Vec::new();
+    // Bounded: the file is ours, but may hold anything.
+    lock.take(64 << 10).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn held(shown: &str, holder: Option<Holder>) -> Failure {
+    match holder {
+        Some(Holder { process_id, mount_point }) => Failure::conflict(format!(
+            "the data directory '{shown}' is in use by process {process_id}, which mounts it at '{mount_point}'"
+        ))
+        .hint(format!("stop it with: revfs umount {mount_point}"))
+        .hint("or keep other data: --data-dir DIR"),
+        None => Failure::conflict(format!("the data directory '{shown}' is in use by another process"))
+            .hint("stop that process, or keep other data: --data-dir DIR"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_lock::is_held;
+    use crate::error::Kind;
+
+    fn name(path: &str) -> String {
+        String::from_utf8(escape(Path::new(path))).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_escaped_into_one_name_and_no_two_into_the_same() {
+        assert_eq!(name("/srv/conf"), "srv-conf");
+        assert_eq!(name("/srv/my-conf"), "srv-my\\x2dconf");
+        assert_eq!(name("/"), "-");
+        assert_eq!(name("/a b/größe"), "a\\x20b-größe");
+        let paths = ["/a/b", "/a-b", "/a\\x2db", "/.a", "/a/.b", "/a.b"];
+        let names: std::collections::BTreeSet<String> =
+            paths.iter().map(|path| name(path)).collect();
+        assert_eq!(names.len(), paths.len());
+        assert!(!name("/.").starts_with('.'));
+    }
+
+    #[test]
+    fn a_second_holder_is_refused_by_name_and_the_lock_goes_with_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("data");
+        let first = DataDir::open(path.clone(), Path::new("/srv/x")).unwrap();
+        assert!(is_held(&path));
+        let refused = DataDir::open(path.clone(), Path::new("/srv/y")).unwrap_err();
+        assert_eq!(refused.kind, Kind::Conflict);
+        let text = refused.render();
+        assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
+        assert!(text.contains("revfs umount /srv/x"), "{text}");
+        drop(first);
+        assert!(!is_held(&path));
+        DataDir::open(path, Path::new("/srv/y")).unwrap();
+    }
+
+    #[test]
+    fn only_its_owner_may_look_into_a_new_data_directory() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path().join("a/data"), Path::new("/x")).unwrap();
+        assert_eq!(fs::metadata(&data.path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_large_log_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path().to_owned(), Path::new("/x")).unwrap();
+        data.open_log().unwrap().set_len(LOG_BYTES_MAX + 1).unwrap();
+        assert_eq!(data.open_log().unwrap().metadata().unwrap().len(), 0);
+        assert!(directory.path().join("revfs.log.1").exists());
+    }
+}

@@ -1,0 +1,195 @@
+//! The running node: started, served, mounted, and taken down again.
+//!
+//! Each stage ends what the stages within it need: the node outlives the server, the server the mount.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use revfs_api::KeySpace;
+use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve};
+use revfs_cluster::{Node, NodeConfig, StartError};
+use revfs_fs::filesystem::MountOptions;
+use revfs_fs::mount::{Mounted, mount};
+use tokio::process::Command;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::error::{Failure, Kind, Result};
+use crate::output::Output;
+
+use super::Plan;
+use super::daemon::Parent;
+use super::ending::{self, Signals};
+
+/// The first answer of a new mount takes milliseconds.
+const CHECK_LIMIT: Duration = Duration::from_secs(20);
+
+/// Storing everything at the end: the log has it already, so that a cut costs only a slower start.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts everything, says where it is, and runs until it is told to end.
+pub(super) async fn run(plan: &Plan, parent: Option<Parent>, output: &mut Output) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let node = tokio::select! {
+        node = Node::start(node_config(plan)) => node.map_err(|error| not_started(plan, &error))?,
+        name = signals.next() => return Err(interrupted(name)),
+    };
+    let ended = served(plan, &node, &mut signals, parent, output).await;
+    let stopped = node.shutdown(SHUTDOWN_LIMIT).await;
+    ended?;
+    stopped.map_err(|error| {
+        Failure::caused("the node did not end in order; nothing that was stored is lost", &error)
+    })
+}
+
+fn node_config(plan: &Plan) -> NodeConfig {
+    NodeConfig {
+        endpoint: endpoint(plan),
+        keep: plan.keep.duration(),
+        ..NodeConfig::new(&plan.data.path)
+    }
+}
+
+fn endpoint(plan: &Plan) -> String {
+    format!("unix://{}", plan.data.socket().display())
+}
+
+fn not_started(plan: &Plan, error: &StartError) -> Failure {
+    let data_dir = plan.data.path.display();
+    Failure::caused(format!("cannot start the node on '{data_dir}'"), error)
+}
+
+fn interrupted(name: &str) -> Failure {
+    Failure::new(Kind::Failure, format!("{name} before the mount was up: nothing is mounted"))
+}
+
+/// The socket, and the mount within.
+async fn served(
+    plan: &Plan,
+    node: &Node,
+    signals: &mut Signals,
+    parent: Option<Parent>,
+    output: &mut Output,
+) -> Result<()> {
+    let listen =
+        Listen { socket: Some(plan.data.socket()), tcp: plan.listen.clone(), ..Listen::default() };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = serve(listen, node.key_space(), async {
+        // An error means that the sender is gone: an end as well.
+        stopped.await.ok();
+    });
+    let server = server.await.map_err(|error| {
+        Failure::caused("cannot listen", &error).hint(
+            "the socket lies in the data directory (--data-dir); --listen names TCP addresses",
+        )
+    })?;
+    let ended = mounted(plan, node, &server, signals, parent, output).await;
+    drop(stop);
+    if server.finished().await == Drained::Cut {
+        tracing::warn!("clients were cut off: they did not end in time");
+    }
+    ended
+}
+
+/// The mount, from its first answer to its end.
+async fn mounted(
+    plan: &Plan,
+    node: &Node,
+    server: &ServeHandle,
+    signals: &mut Signals,
+    parent: Option<Parent>,
+    output: &mut Output,
+) -> Result<()> {
+    let point = plan.point.display();
+    let mounted = start_mount(plan, node.key_space())?;
+    // If it fails the mount goes as it is dropped.
+    announce(plan, server, parent, output).await?;
+    tracing::info!("{point} is mounted; the data is in {}", plan.data.path.display());
+    tokio::select! {
+        ended = mounted.wait() => {
+            tracing::info!("{point} was unmounted");
+            ended.map_err(|error| Failure::caused(format!("the mount '{point}' broke"), &error))
+        }
+        name = signals.next() => {
+            tracing::info!("{name}: unmounting {point}");
+            ending::unmount(mounted, signals).await
+        }
+    }
+}
+
+fn start_mount(plan: &Plan, keys: Arc<dyn KeySpace>) -> Result<Mounted> {
+    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let options = MountOptions {
+        uid: user.as_raw(),
+        gid: group.as_raw(),
+        allow_other: plan.allow_other,
+        ..MountOptions::default()
+    };
+    mount(keys, &plan.point, options, Handle::current()).map_err(|error| {
+        let point = plan.point.display();
+        let failure = Failure::caused(format!("cannot mount '{point}'"), &error);
+        if user.is_root() {
+            failure.hint("is the module fuse loaded? modprobe fuse")
+        } else {
+            failure
+                .hint("users mount through fusermount3 (package fuse3) and need /dev/fuse")
+                .hint("--allow-other needs user_allow_other in /etc/fuse.conf")
+        }
+    })
+}
+
+/// Asks the mount which node it shows, and that node for its status, as any other command does: in a
+/// process of its own, since a process that waits for its own mount could not be killed.
+async fn check(plan: &Plan) -> Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("status").arg(&plan.point).env_remove("REVFS_ENDPOINT").env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let failure = Failure::new(
+        Kind::Failure,
+        format!("'{}' is mounted, but does not answer", plan.point.display()),
+    );
+    match timeout(CHECK_LIMIT, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Ok(output)) => {
+            Err(failure.because(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        }
+        Ok(Err(error)) => Err(failure.because(error.to_string())),
+        Err(_) => Err(failure.because(format!("no answer within {CHECK_LIMIT:?}"))),
+    }
+}
+
+/// Makes sure that the mount answers, says where things are, and lets the parent go.
+async fn announce(
+    plan: &Plan,
+    server: &ServeHandle,
+    parent: Option<Parent>,
+    output: &mut Output,
+) -> Result<()> {
+    check(plan).await?;
+    let point = plan.point.display();
+    let data = plan.data.path.display();
+    let how = if parent.is_some() { "" } else { "Ctrl-C, or: " };
+    if output.json {
+        let tcp: Vec<String> = server.tcp().iter().map(ToString::to_string).collect();
+        output.document(&serde_json::json!({
+            "directory": plan.point.display().to_string(),
+            "data_dir": plan.data.path.display().to_string(),
+            "endpoint": endpoint(plan),
+            "tcp": tcp,
+            "process_id": std::process::id(),
+        }))?;
+    } else {
+        let tcp: String =
+            server.tcp().iter().map(|address| format!(", http://{address}")).collect();
+        output.line(&format!("{point} is mounted; its past: ls {point}/@rev/"))?;
+        output.line(&format!("data in {data}, listening on {}{tcp}", endpoint(plan)))?;
+        output.line(&format!("to stop: {how}revfs umount {point}"))?;
+    }
+    output.finish()?;
+    match parent {
+        Some(parent) => parent.release(&plan.data.open_log()?),
+        None => Ok(()),
+    }
+}
