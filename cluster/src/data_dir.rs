@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use parking_lot::Mutex;
 
 use crate::config::StartError;
 
@@ -65,12 +66,11 @@ impl Identity {
     }
 }
 
-/// A data directory that this process holds.
+/// A data directory that this process holds, until it is released or dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     pub(crate) path: PathBuf,
-    /// Released when dropped.
-    _lock: Flock<File>,
+    lock: Mutex<Option<Flock<File>>>,
 }
 
 /// What a data directory names.
@@ -119,7 +119,12 @@ impl DataDir {
             writeln!(lock, "{}", std::process::id())
         };
         write(&mut lock).map_err(|error| StartError::io("write", &lock_path, error))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// Lets another process hold the directory: nothing of this one may touch it any more.
+    pub(crate) fn release(&self) {
+        drop(self.lock.lock().take());
     }
 
     /// What the directory holds; `None` if it was never in use.

@@ -34,8 +34,7 @@ pub struct Node {
     proposer: Arc<Proposer>,
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
-    /// Dropped last: then another process may hold the directory.
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
 }
 
 /// Why a shutdown was not orderly. What was acknowledged is safe: the next start replays it.
@@ -47,7 +46,7 @@ pub struct ShutdownError {
 
 /// The parts that are opened before replication starts.
 struct Opened {
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
     identity: Identity,
     store: Arc<Store>,
     log: Arc<Log>,
@@ -124,34 +123,37 @@ impl Node {
         self.proposer.failure()
     }
 
-    /// Stops within about `deadline`: see the module.
+    /// Stops within `deadline`: see the module.
     ///
     /// # Errors
-    /// If it did not stop in order; the next start recovers.
+    /// If it did not stop in order or in time; the next start recovers.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), ShutdownError> {
         let deadline = Instant::now() + deadline;
-        let Self { key_space, proposer, tasks, stop, data_dir } = self;
-        let drained = proposer.drain(deadline).await;
-        stop.send_replace(true);
-        for task in tasks {
-            task.await.map_err(|error| ShutdownError { reason: error.to_string() })?;
-        }
-        proposer.raft.shutdown().await;
-        let (store, log) = (Arc::clone(&key_space.store), Arc::clone(&proposer.log));
-        drop(key_space);
-        let close = move || {
-            let closed = store.close().map_err(|error| error.to_string());
-            closed.and(log.close().map_err(|error| error.to_string()))
-        };
-        let closed = tokio::task::spawn_blocking(close).await;
-        drop(data_dir);
-        let closed = closed.map_err(|error| error.to_string()).and_then(|closed| closed);
-        closed.map_err(|reason| ShutdownError { reason })?;
+        let drained = self.proposer.drain(deadline).await;
+        self.stop.send_replace(true);
+        let late = |_| ShutdownError { reason: "the deadline passed".to_owned() };
+        tokio::time::timeout_at(deadline.into(), self.stop_and_close()).await.map_err(late)??;
         if drained {
             Ok(())
         } else {
             Err(ShutdownError { reason: "changes in flight had no answer in time".to_owned() })
         }
+    }
+
+    async fn stop_and_close(self) -> Result<(), ShutdownError> {
+        for task in self.tasks {
+            task.await.map_err(|error| ShutdownError { reason: error.to_string() })?;
+        }
+        self.proposer.raft.shutdown().await;
+        let store = Arc::clone(&self.proposer.store);
+        let log = Arc::clone(&self.proposer.log);
+        let close = move || {
+            let closed = store.close().map_err(|error| error.to_string());
+            closed.and(log.close().map_err(|error| error.to_string()))
+        };
+        let closed = tokio::task::spawn_blocking(close).await.map_err(|error| error.to_string());
+        self.data_dir.release();
+        closed.and_then(|closed| closed).map_err(|reason| ShutdownError { reason })
     }
 }
 
@@ -174,7 +176,7 @@ fn start_tasks(
 
 /// Holds and opens what is on disk; blocks.
 fn open(config: &NodeConfig) -> Result<Opened, StartError> {
-    let data_dir = DataDir::hold(&config.data_dir)?;
+    let data_dir = Arc::new(DataDir::hold(&config.data_dir)?);
     let layout = match data_dir.layout()? {
         Some(layout) => layout,
         None => create(&data_dir, config)?,
@@ -183,9 +185,14 @@ fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     ballast.take(config.disk_free_min_bytes);
     let store = Store::open(&layout.store, config.store.clone())?;
     let committed = log_id_of(&store.committed())?;
-    let reserve = Arc::clone(&ballast);
+    let (reserve, held) = (Arc::clone(&ballast), Arc::clone(&data_dir));
     let mut log_options = config.log.clone();
-    log_options.on_no_space = OnNoSpace::new(move || reserve.release());
+    log_options.on_no_space = OnNoSpace::new(move || {
+        // The directory is held as long as the log lives, even if the node was dropped without a
+        // shutdown: its writer may still be at work.
+        let _: &DataDir = &held;
+        reserve.release();
+    });
     let log = Log::open(&layout.log, log_options, committed)?;
     let (store, log) = (Arc::new(store), Arc::new(log));
     Ok(Opened { data_dir, identity: layout.identity, store, log, ballast })

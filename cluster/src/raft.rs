@@ -6,6 +6,8 @@ mod log_store;
 mod network;
 mod payload;
 mod state_machine;
+#[cfg(test)]
+mod suite;
 mod type_config;
 
 pub(crate) use self::core::log_id_of;

@@ -116,7 +116,7 @@ fn check(directory: &Path, acknowledged: &BTreeMap<String, usize>, round: u64) {
         for (key, length) in acknowledged {
             assert_eq!(found.get(key), Some(length), "round {round}: {key}");
         }
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             shut_down(node).await;
         }
     });

@@ -1,21 +1,17 @@
 //! Starting, stopping and starting again.
 
-use std::time::{Duration, Instant};
-
 use revfs_api::keyspace::Error;
 use revfs_cluster::{Node, StartError};
 
 use crate::rig::{all, config, get, put, shut_down, start};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fresh_directory_becomes_a_cluster_of_one_within_a_second() {
+async fn a_fresh_directory_becomes_a_cluster_of_one_at_the_first_election() {
     let directory = tempfile::tempdir().unwrap();
-    let begun = Instant::now();
     let node = start(directory.path()).await;
     let space = node.key_space();
     let answer = put(&space, "/color", "red").await.unwrap();
     assert!(answer.changed && answer.succeeded);
-    assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
     assert_eq!(get(&space, "/color").await.unwrap(), "red");
 
     let status = space.status().await.unwrap();
@@ -23,7 +19,8 @@ async fn a_fresh_directory_becomes_a_cluster_of_one_within_a_second() {
     assert_eq!(status.leader_id, node.member_id());
     assert_eq!(status.cluster_id, node.cluster_id());
     assert_eq!(status.process_id, std::process::id());
-    assert!(status.raft_term >= 1 && status.applied_index >= 1);
+    assert_eq!(status.raft_term, 1);
+    assert!(status.applied_index >= 1);
     assert!(status.log_bytes >= 256 << 10 && status.store_bytes > 0);
     assert_eq!(status.read_only, "");
     assert!(status.history_since.starts_with("20"), "{}", status.history_since);
@@ -31,7 +28,7 @@ async fn a_fresh_directory_becomes_a_cluster_of_one_within_a_second() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orderly_restart_keeps_everything_and_is_quick() {
+async fn an_orderly_restart_keeps_everything_and_needs_no_election() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path()).await;
     let (cluster, member) = (node.cluster_id(), node.member_id());
@@ -42,14 +39,12 @@ async fn an_orderly_restart_keeps_everything_and_is_quick() {
     shut_down(node).await;
     assert!(directory.path().join("data/log/clean").exists());
 
-    let begun = Instant::now();
     let node = start(directory.path()).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "took {:?}", begun.elapsed());
     assert!(!directory.path().join("data/log/clean").exists());
     assert_eq!((node.cluster_id(), node.member_id()), (cluster, member));
     assert_eq!(all(&node.key_space(), "/").await.len(), 5);
     let after = node.key_space().status().await.unwrap();
-    assert_eq!(after.revision, before.revision);
+    assert_eq!((after.revision, after.raft_term), (before.revision, before.raft_term));
     put(&node.key_space(), "/k5", "5").await.unwrap();
     shut_down(node).await;
 }
@@ -73,6 +68,27 @@ async fn a_node_that_was_shut_down_refuses_changes_and_says_so() {
     shut_down(node).await;
     let error = put(&space, "/late", "1").await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. } | Error::Closed { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_dropped_holds_its_directory_until_its_log_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path()).await;
+    put(&node.key_space(), "/k", "1").await.unwrap();
+    drop(node);
+    let mut again = None;
+    crate::rig::wait_for("the end of the log", async || {
+        match Node::start(config(directory.path())).await {
+            Ok(node) => again = Some(node),
+            Err(StartError::InUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        again.is_some()
+    })
+    .await;
+    let node = again.unwrap();
+    assert_eq!(get(&node.key_space(), "/k").await.unwrap(), "1");
+    shut_down(node).await;
 }
 
 /// More entries than the log keeps, so that restarts begin behind a purge.
