@@ -4,8 +4,10 @@
 //! killed.
 
 mod coherence;
+mod commits;
 mod counting;
 mod live;
 mod past;
 mod reading;
+mod refused;
 mod writing;
