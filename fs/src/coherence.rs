@@ -267,7 +267,14 @@ impl Filesystem {
             if let Some(node) = self.directory_node(&child) {
                 let came_or_went = match kind {
                     ChangeKind::Put => node.take_denial(),
-                    ChangeKind::Delete => !self.has_names(&child).await?,
+                    ChangeKind::Delete => match batch.exists.get(&child) {
+                        Some(exists) => !exists,
+                        None => {
+                            let exists = self.has_names(&child).await?;
+                            batch.exists.insert(child.clone(), exists);
+                            !exists
+                        }
+                    },
                 };
                 if !came_or_went {
                     // It was there and is there; so are those above it.
@@ -317,6 +324,8 @@ struct Batch {
     notices: Vec<Notice>,
     queued: HashSet<Notice>,
     directories: HashSet<DirectoryKey>,
+    /// Directories in which something was deleted: whether they are still there.
+    exists: HashMap<DirectoryKey, bool>,
 }
 
 impl Batch {

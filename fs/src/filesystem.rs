@@ -204,3 +204,43 @@ impl Filesystem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fuser::Errno;
+    use revfs_api::KeySpace;
+    use revfs_api::keyspace::{Op, Origin, Revision, Txn};
+
+    use super::{Filesystem, MountOptions};
+    use crate::memory::Memory;
+    use crate::notices::Notices;
+
+    fn on(memory: &Arc<Memory>) -> Filesystem {
+        Filesystem::new(memory.clone(), MountOptions::default(), Notices::default(), 1)
+    }
+
+    #[tokio::test]
+    async fn a_state_older_than_one_already_shown_is_asked_for_again() {
+        let memory = Arc::new(Memory::new());
+        let own = on(&memory);
+        let coming = memory.current().next();
+        own.raise_floor(coming);
+        let txn = Txn { success: vec![Op::put("/a", "1")], ..Txn::default() };
+        let (answer, put) =
+            tokio::join!(own.ask(Revision::NONE, Vec::new()), memory.txn(txn, Origin::default()));
+        assert_eq!(put.unwrap().revision, coming);
+        assert_eq!(answer.unwrap().current, coming);
+    }
+
+    #[tokio::test]
+    async fn a_state_that_stays_old_is_refused() {
+        let memory = Arc::new(Memory::new());
+        let own = on(&memory);
+        own.raise_floor(memory.current().next());
+        assert_eq!(own.ask(Revision::NONE, Vec::new()).await.unwrap_err(), Errno::ETIMEDOUT);
+        // The past does not change, so it is good from whoever has it.
+        own.ask(memory.current(), Vec::new()).await.unwrap();
+    }
+}

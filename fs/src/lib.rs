@@ -25,6 +25,7 @@ pub mod node_table;
 pub mod note;
 pub mod notices;
 pub mod ops;
+mod panics;
 pub mod path;
 pub mod refused;
 pub mod resolve;

@@ -27,6 +27,7 @@ use crate::commit::TEND_EVERY;
 use crate::filesystem::{Filesystem, MountOptions};
 use crate::fuse::Adapter;
 use crate::notices::{Notice, Notices};
+use crate::panics::{AbortOnPanic, abort_on_panic};
 
 /// How long an unmount waits for the commits of what is staged.
 const COMMIT_WAIT: Duration = Duration::from_secs(10);
@@ -85,8 +86,8 @@ pub fn mount(
     start_notifier(Arc::clone(&filesystem), notifier, epoch)?;
 
     let tasks = vec![
-        runtime.spawn(Arc::clone(&filesystem).watch_changes()),
-        runtime.spawn(tend(Arc::clone(&filesystem))),
+        runtime.spawn(AbortOnPanic::new(Arc::clone(&filesystem).watch_changes())),
+        runtime.spawn(AbortOnPanic::new(tend(Arc::clone(&filesystem)))),
     ];
     let (end, ended) = watch::channel(None);
     std::thread::Builder::new().name("revfs-session".to_owned()).spawn(move || {
@@ -188,7 +189,7 @@ fn start_notifier(
 ) -> io::Result<()> {
     std::thread::Builder::new().name("revfs-notifier".to_owned()).spawn(move || {
         let notices = filesystem.notices.clone();
-        notices.drain(|notice| tell(&filesystem, &notifier, &device, notice));
+        abort_on_panic(|| notices.drain(|notice| tell(&filesystem, &notifier, &device, notice)));
     })?;
     Ok(())
 }

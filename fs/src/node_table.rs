@@ -306,3 +306,6 @@ impl NodeTable {
         maps.by_place.insert(place, ino);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,18 +2,18 @@
 //!
 //! The worker polls an operation once: reads of a local backend are ready then, and the reply goes out
 //! without a change of threads. What is not ready becomes a task, of which there is a bounded number.
-//! A panic would only end its worker and the mount would hang slowly; so it ends the process.
+//! A panic would only end its worker; so it ends the process ([`crate::panics`]).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use fuser::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::filesystem::Answer;
+use crate::panics::AbortOnPanic;
 
 /// Requests that wait for the key space at once; beyond it they are refused before anything starts.
 const PENDING_MAX: usize = 4_096;
@@ -39,33 +39,16 @@ impl Server {
             send(Err(Errno::EAGAIN));
             return;
         };
-        let mut work = AbortOnPanic(Box::pin(async move {
+        let mut work = AbortOnPanic::new(async move {
             send(operation.await);
             drop(permit);
-        }));
+        });
         let _entered = self.runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
         if Pin::new(&mut work).poll(&mut context).is_pending() {
             // A task is polled when it is spawned, so the waker that could do nothing is replaced.
             drop(self.runtime.spawn(work));
         }
-    }
-}
-
-/// Ends the process if the future panics.
-struct AbortOnPanic<F>(Pin<Box<F>>);
-
-impl<F: Future<Output = ()>> Future for AbortOnPanic<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let polled = catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| {
-            tracing::error!(
-                "a request made the program panic; it ends, because the mount would hang"
-            );
-            std::process::abort();
-        })
     }
 }
 

@@ -13,7 +13,7 @@ use revfs_api::keyspace::{ChangesRequest, Error, KeyRange, Revision, Time};
 use crate::attributes::record_key;
 use crate::errno::errno;
 use crate::filesystem::{Answer, Filesystem, Found};
-use crate::found::{FOREVER, HIDDEN_TTL, Shown, file_attr, system_time};
+use crate::found::{HIDDEN_TTL, Shown, file_attr, system_time};
 use crate::history::RevName;
 use crate::listing::{Entry, Listing, What};
 use crate::node::{Hidden, Place, Tree};
@@ -44,7 +44,10 @@ impl Filesystem {
                 let node = self.node_of(&Place::Hidden(hidden));
                 let shown = self.shown_revision(node.ino, directory, revision).await;
                 let shown = shown.inspect_err(|_| self.nodes.release(node.ino))?;
-                Ok(Found { attr: shown.attr, entry_ttl: FOREVER, attr_ttl: shown.ttl, node })
+                // The one name on the way into the past that is asked for each time: a compaction
+                // takes it away. All below it the kernel keeps for ever.
+                let entry_ttl = Duration::ZERO;
+                Ok(Found { attr: shown.attr, entry_ttl, attr_ttl: shown.ttl, node })
             }
             RevName::OlderThan(below) => {
                 let hidden = Hidden::OlderRevisions { directory: directory.clone(), below };

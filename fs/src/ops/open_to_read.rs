@@ -28,7 +28,8 @@ impl Filesystem {
         match node.place() {
             Place::File { key } => {
                 let is_watched = self.coherence.is_connected() && self.options.root.contains(&key);
-                if is_watched { Pages::Keep } else { Pages::Drop }
+                let is_true = is_watched && !node.file.lock().has_stale_pages;
+                if is_true { Pages::Keep } else { Pages::Drop }
             }
             Place::PastFile { .. } => Pages::Keep,
             Place::Hidden(Hidden::Version { .. }) => Pages::Keep,

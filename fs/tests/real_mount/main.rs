@@ -10,4 +10,5 @@ mod live;
 mod past;
 mod reading;
 mod refused;
+mod stress;
 mod writing;

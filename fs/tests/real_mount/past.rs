@@ -40,8 +40,11 @@ fn a_compacted_revision_is_stale() {
     let old = live.put("/app/color", "blue\n");
     live.put("/app/color", "red\n");
     let kept = live.put("/app/size", "9\n");
+    assert_eq!(live.sh(&format!("cat app/@rev/{old}/color @rev/{old}/app/color")), "blue\nblue\n");
     live.runtime.block_on(revfs_api::KeySpace::compact(live.memory.as_ref(), kept, true)).unwrap();
-    assert!(live.sh_fails(&format!("cat app/@rev/{old}/color")).contains("Stale"));
+    for gone in [format!("app/@rev/{old}/color"), format!("@rev/{old}/app/nothing")] {
+        assert!(live.sh_fails(&format!("cat {gone}")).contains("Stale"), "{gone}");
+    }
     // Content older than the compaction is still there in what is kept.
     assert_eq!(live.sh(&format!("cat app/@rev/{kept}/color")), "red\n");
     let newest = live.put("/app/size", "10\n");
@@ -60,6 +63,7 @@ fn a_time_is_a_link_to_a_revision() {
     assert_eq!(live.sh("cat app/@time/now/color"), "red\n");
     assert!(live.sh_fails("ls app/@time/2999-01-01/").contains("No such file"));
     assert!(live.sh_fails("ls app/@time/yesterday/").contains("No such file"));
+    assert!(live.sh_fails("ls app/@time/1999-01-01/").contains("Stale"));
 }
 
 #[test]
