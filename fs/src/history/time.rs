@@ -15,6 +15,9 @@ use crate::history::parse_time_name;
 use crate::node::{Hidden, Place};
 use crate::path::DirectoryKey;
 
+/// The revision of a store in which nothing has happened yet.
+const EMPTY: Revision = Revision(1);
+
 impl Filesystem {
     /// The revision that `@time/NAME` points to.
     pub(crate) async fn revision_named(&self, name: &[u8]) -> Answer<Revision> {
@@ -23,7 +26,11 @@ impl Filesystem {
                 tracing::debug!(%error, "@time");
                 Errno::ENOENT
             })?;
-        self.within(self.keys.revision_at(time)).await
+        let revision = self.within(self.keys.revision_at(time)).await?;
+        // Before the first revision that anything made, the mount has no past to show.
+        let is_before_all =
+            revision <= EMPTY && self.ask(Revision::NONE, Vec::new()).await?.current > EMPTY;
+        if is_before_all { Err(Errno::ESTALE) } else { Ok(revision) }
     }
 
     pub(crate) async fn lookup_time(&self, directory: &DirectoryKey, name: &[u8]) -> Answer<Found> {
