@@ -68,7 +68,6 @@ impl Node {
         let raft =
             Raft::start(identity.cluster, identity.member, Arc::clone(&log), Arc::clone(&store))
                 .await?;
-        raft.initialize().await?;
         raft.lead(config.start_timeout).await?;
 
         let (revision, current) = watch::channel(0);

@@ -112,23 +112,25 @@ impl Raft {
         Ok(Self { inner, member })
     }
 
-    /// Makes this member the cluster's only one, unless the log already says who belongs to it.
-    pub(crate) async fn initialize(&self) -> Result<(), RaftError> {
-        let members = BTreeMap::from([(self.member, BasicNode::new(""))]);
-        match self.inner.initialize(members).await {
-            Ok(()) => Ok(()),
-            Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(RaftError::Stopped { reason: error.to_string() }),
-        }
-    }
-
-    /// Waits until this member leads and has applied all that the log held when it started.
+    /// Waits until this member leads and has applied all that the log held when it started. On a
+    /// log that does not say who belongs to the cluster, this member is the only one.
     pub(crate) async fn lead(&self, timeout: Duration) -> Result<(), RaftError> {
         let not_ready = |reason: String| RaftError::NotReady { waited: timeout, reason };
-        if self.inner.metrics().borrow_watched().state != ServerState::Leader {
-            // The only voter need not wait for a timeout before it stands for election.
-            let elected = self.inner.trigger().elect(false).await;
-            elected.map_err(|error| RaftError::Stopped { reason: error.to_string() })?;
+        let stopped = |reason: String| RaftError::Stopped { reason };
+        let members = BTreeMap::from([(self.member, BasicNode::new(""))]);
+        match self.inner.initialize(members).await {
+            // It stands for election by itself.
+            Ok(()) => {}
+            Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                // A member that led when it stopped leads again at once. Any other need not wait for
+                // a timeout before it stands for election, if nobody else may vote.
+                let state = self.inner.with_raft_state(|state| state.server_state).await;
+                if state.map_err(|error| stopped(error.to_string()))? != ServerState::Leader {
+                    let elected = self.inner.trigger().elect(false).await;
+                    elected.map_err(|error| stopped(error.to_string()))?;
+                }
+            }
+            Err(error) => return Err(stopped(error.to_string())),
         }
         let leads = self.inner.wait(Some(timeout)).state(ServerState::Leader, "to lead").await;
         leads.map_err(|error| not_ready(error.to_string()))?;
