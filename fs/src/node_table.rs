@@ -154,6 +154,16 @@ impl NodeTable {
         Some(node)
     }
 
+    /// A live directory was removed through this mount. The kernel never forgives that: its inode stays
+    /// dead while anyone holds it, so a directory made under the same name gets a node of its own.
+    pub fn bury_directory(&self, directory: &DirectoryKey) {
+        let place = Place::Directory { tree: Tree::Live, directory: directory.clone() };
+        let mut maps = self.maps.lock();
+        if let Some(ino) = maps.by_place.remove(&place) {
+            Self::drop_if_unused(&mut maps, ino);
+        }
+    }
+
     /// A detached file is back under the name `key`, unless another has it by now.
     pub fn attach(&self, node: &Arc<Node>, key: &Bytes) {
         let mut maps = self.maps.lock();

@@ -105,7 +105,12 @@ impl Filesystem {
     pub(crate) fn lose_name(&self, key: &Bytes) {
         self.unborn.lock().remove(&DirectoryKey::of_key(key));
         if let Some(node) = self.nodes.detach(key) {
-            node.file.lock().is_private = true;
+            let mut state = node.file.lock();
+            state.is_private = true;
+            if state.open == 0 {
+                state.staged = None;
+            }
+            drop(state);
             self.nodes.release(node.ino);
         }
     }
@@ -136,6 +141,7 @@ impl Filesystem {
             let note = vec![Operation::RemoveDirectory(marker)];
             let proposed = self.propose(caller.uid, note, txn).await;
             if proposed.map_err(|error| errno(&error))?.succeeded {
+                self.nodes.bury_directory(&removed.directory);
                 return Ok(());
             }
         }

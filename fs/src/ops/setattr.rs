@@ -187,7 +187,9 @@ impl Filesystem {
             };
             let note = vec![Operation::Attributes(key.clone())];
             let proposed = self.propose(caller.uid, note, txn).await;
-            if proposed.map_err(|error| errno(&error))?.succeeded {
+            let answer = proposed.map_err(|error| errno(&error))?;
+            if answer.succeeded {
+                node.see(answer.revision);
                 return Ok(());
             }
         }

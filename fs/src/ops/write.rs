@@ -102,6 +102,10 @@ impl Filesystem {
         if state.staged.is_some() {
             return Ok(());
         }
+        if state.is_private && state.open == 0 {
+            // Its name went while it was looked up; nobody would ever drop the copy.
+            return Err(Errno::ESTALE);
+        }
         let newest = stored.content();
         // What was read through this mount is what is changed; if it is no longer what is there, the
         // commit must notice.

@@ -35,8 +35,12 @@ impl Live {
     }
 
     pub(crate) fn with(options: MountOptions) -> Self {
+        Self::of(Arc::new(Memory::new()), options)
+    }
+
+    /// A mount of a key space that others use too.
+    pub(crate) fn of(memory: Arc<Memory>, options: MountOptions) -> Self {
         let runtime = Runtime::new().unwrap();
-        let memory = Arc::new(Memory::new());
         let directory = tempfile::tempdir().unwrap();
         let keys = Arc::new(Counting::new(Arc::clone(&memory)));
         let options = MountOptions { allow_other: true, ..options };

@@ -5,6 +5,7 @@
 
 mod coherence;
 mod commits;
+mod contention;
 mod counting;
 mod live;
 mod past;

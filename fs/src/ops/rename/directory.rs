@@ -61,7 +61,7 @@ impl Filesystem {
             Err(error) => return Err(self.rename_failed(&error, from.as_bytes(), to.as_bytes())),
         };
         if answer.succeeded {
-            self.move_here(from, &to);
+            self.move_here(from, &to, answer.revision);
         }
         drop(renames);
         Ok(answer.succeeded)
@@ -138,7 +138,7 @@ impl Filesystem {
     }
 
     /// What this mount knows below `from` now stands below `to`.
-    fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey) {
+    fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey, revision: Revision) {
         let mut unborn = self.unborn.lock();
         for ((directory, component), node) in take(&mut *unborn) {
             let directory = match directory.as_bytes().strip_prefix(from.as_bytes().as_ref()) {
@@ -151,9 +151,15 @@ impl Filesystem {
             unborn.insert((directory, component), node);
         }
         drop(unborn);
+        // The one that was replaced.
+        self.nodes.bury_directory(to);
         self.nodes.move_directory(from, to);
         if let (Some(from), Some(to)) = (from.value_key(), to.value_key()) {
             self.nodes.move_file(&from, &to);
+        }
+        // What is unlinked next is read where it was seen last: under its new name.
+        for node in self.nodes.below(to) {
+            node.see(revision);
         }
     }
 }

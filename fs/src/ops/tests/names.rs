@@ -2,6 +2,7 @@
 
 use fuser::Errno;
 
+use super::super::SetAttr;
 use super::{CREATE, Mount, REWRITE, delete, keys, put};
 use crate::commit::key_value;
 use crate::path::DirectoryKey;
@@ -123,6 +124,65 @@ async fn an_unlinked_file_lives_on_for_its_handles_only() {
 }
 
 #[tokio::test]
+async fn a_file_of_a_moved_directory_can_be_read_when_it_is_unlinked() {
+    let mount = Mount::empty();
+    mount.mkdir("a").await.unwrap();
+    mount.write("a/f", "x").await.unwrap();
+    let open = mount.open("a/f", libc::O_RDWR).await.unwrap();
+    mount.rename("a", "b").await.unwrap();
+    let ino = mount.ino("b/f").await.unwrap();
+    let private = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    mount.fs.setattr(super::ANYBODY, ino, private).await.unwrap();
+    mount.unlink("b/f").await.unwrap();
+    assert_eq!(open.read().await.unwrap(), "x");
+    let attr = mount.fs.getattr(ino).await.unwrap().attr;
+    assert_eq!((attr.nlink, attr.perm, attr.size), (0, 0o600, 1));
+    open.write(1, "y").await.unwrap();
+    assert_eq!(open.read().await.unwrap(), "xy");
+    open.close().await.unwrap();
+    assert_eq!(mount.fs.writing.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_directory_made_where_one_was_removed_is_another_node() {
+    let mount = Mount::empty();
+    mount.mkdir("d").await.unwrap();
+    let removed = mount.ino("d").await.unwrap();
+    mount.rmdir("d").await.unwrap();
+    mount.mkdir("d").await.unwrap();
+    let made = mount.ino("d").await.unwrap();
+    assert_ne!(made, removed);
+    mount.mkdir("e").await.unwrap();
+    let moved = mount.ino("e").await.unwrap();
+    mount.rename("e", "d").await.unwrap();
+    assert_eq!(mount.ino("d").await.unwrap(), moved);
+    mount.mkdir("e").await.unwrap();
+    assert_ne!(mount.ino("e").await.unwrap(), moved);
+    assert_eq!(mount.fs.getattr(removed).await.unwrap().attr.kind, fuser::FileType::Directory);
+}
+
+#[tokio::test]
+async fn an_attribute_of_a_file_that_lost_its_name_is_for_its_handles() {
+    let mount = Mount::empty();
+    mount.write("f", "x").await.unwrap();
+    let ino = mount.ino("f").await.unwrap();
+    let open = mount.open("f", libc::O_RDONLY).await.unwrap();
+    mount.unlink("f").await.unwrap();
+    let mode = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    mount.fs.setattr(super::ANYBODY, ino, mode).await.unwrap();
+    assert_eq!(mount.fs.getattr(ino).await.unwrap().attr.perm, 0o600);
+    open.close().await.unwrap();
+    assert_eq!(mount.fs.writing.budget.used(), 0);
+    // Without one, nobody would ever drop the copy.
+    let size = SetAttr { size: Some(9), ..SetAttr::default() };
+    for set in [mode, size] {
+        let refused = mount.fs.setattr(super::ANYBODY, ino, set).await.map(|_| ());
+        assert_eq!(refused, Err(Errno::ESTALE));
+    }
+    assert_eq!(mount.fs.writing.budget.used(), 0);
+}
+
+#[tokio::test]
 async fn a_rename_keeps_content_time_and_attributes() {
     let mount = Mount::empty();
     let open = mount.create_as(super::USER, "f", 0o600, EXCLUSIVE).await.unwrap();
@@ -209,7 +269,7 @@ async fn what_is_staged_in_a_renamed_directory_goes_along() {
 #[tokio::test]
 async fn a_directory_brings_its_attributes_and_takes_the_place_of_an_empty_one_only() {
     let mount = Mount::empty();
-    let chmod = |mode| super::super::SetAttr { mode: Some(mode), ..Default::default() };
+    let chmod = |mode| SetAttr { mode: Some(mode), ..SetAttr::default() };
     for path in ["a", "a/sub", "b", "full", "full/x"] {
         mount.mkdir(path).await.unwrap();
     }
