@@ -115,9 +115,8 @@ pub struct Entry {
     pub owner: (u32, u32),
     /// Of files: size; of links: their target.
     pub content: OsString,
-    /// Of files and links: seconds and nanoseconds. Of directories the past shows the last change of
-    /// names instead of a time set by hand, so listings leave it out where they are told to.
-    pub mtime: Option<(i64, i64)>,
+    /// Seconds and nanoseconds.
+    pub mtime: (i64, i64),
 }
 
 pub type Listing = BTreeMap<PathBuf, Entry>;
@@ -159,17 +158,30 @@ fn look_at(path: &Path) -> Entry {
         mode: metadata.mode() & 0o7777,
         owner: (metadata.uid(), metadata.gid()),
         content,
-        mtime: Some((metadata.mtime(), metadata.mtime_nsec())),
+        mtime: (metadata.mtime(), metadata.mtime_nsec()),
     }
 }
 
-/// The listing without the mtimes of directories.
+/// What the past shows of a listing at most, and at least: the owner's bits. What group and others may
+/// depends on today's modes, and on whether the path still exists.
 #[must_use]
-pub fn without_directory_times(mut listing: Listing) -> Listing {
-    for entry in listing.values_mut().filter(|entry| entry.kind == 'd') {
-        entry.mtime = None;
+pub fn as_past(mut listing: Listing) -> Listing {
+    for entry in listing.values_mut().filter(|entry| entry.kind != 'l') {
+        entry.mode &= 0o700;
     }
     listing
+}
+
+/// Fails if anything in `found` allows more than in `expected`.
+///
+/// # Panics
+/// If something does.
+pub fn assert_allows_no_more(what: &str, expected: &Listing, found: &Listing) {
+    for (name, entry) in found {
+        let then = expected.get(name).map_or(0, |then| then.mode);
+        let more = entry.mode & !then;
+        assert!(more == 0, "{what}: {} allows {more:o} more than {then:o}", name.display());
+    }
 }
 
 /// Fails with the first differences, in words, unless both are equal.

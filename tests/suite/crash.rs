@@ -10,19 +10,22 @@ use revfs_tests::{Mount, wait};
 const ROUNDS: u64 = 20;
 
 /// Writers that note each name and content once it is acknowledged. What they write names itself, so
-/// that a torn or mixed content is seen.
+/// that a torn or mixed content is seen. They write through programs that report an error of close:
+/// shells ignore it.
 const WRITER: &str = r"
 note() { echo $1 $2 >> $SCRATCH/acknowledged.$$; }
 n=0
 while :; do
     n=$((n + 1)); content=$ROUND-$WRITER-$n
     case $((n % 5)) in
-        0) sh -c 'echo $1 > close.$2' sh $content $WRITER && note close.$WRITER $content ;;
+        0) echo $content > $SCRATCH/from.$WRITER
+           dd if=$SCRATCH/from.$WRITER of=close.$WRITER status=none && note close.$WRITER $content ;;
         1) echo $content > $SCRATCH/from.$WRITER
            dd if=$SCRATCH/from.$WRITER of=fsync.$WRITER.$n conv=fsync status=none &&
            note fsync.$WRITER.$n $content ;;
         2) revfs put put.$WRITER $content && note put.$WRITER $content ;;
-        3) echo $content > tmp.$WRITER && mv tmp.$WRITER renamed.$WRITER && note renamed.$WRITER $content ;;
+        3) echo $content > $SCRATCH/from.$WRITER
+           cp $SCRATCH/from.$WRITER tmp.$WRITER && mv tmp.$WRITER renamed.$WRITER && note renamed.$WRITER $content ;;
         4) mkdir -p d.$WRITER.$((n / 50)) && cp $SCRATCH/from.$WRITER d.$WRITER.$((n / 50))/$n &&
            note d.$WRITER.$((n / 50))/$n $(cat $SCRATCH/from.$WRITER) ;;
     esac

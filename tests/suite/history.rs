@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
-use revfs_tests::{Api, Mount};
+use revfs_tests::{Api, Mount, wait};
 
 use crate::posix::errno_of;
 
@@ -242,6 +242,9 @@ fn a_compacted_revision_is_estale() {
     };
     assert_eq!(read(&mount, at[0], "f").expect("not compacted yet"), "1\n");
     Api::new(&mount).compact(at[1], true).expect("it compacts");
+    wait::until_true("the kernel's cache without the compacted revision", wait::LIMIT, || {
+        read(&mount, at[0], "f").is_err()
+    });
     for state in ["at once", "after a crash"] {
         assert_eq!(errno_of(read(&mount, at[0], "f")), Errno::ESTALE, "{state}");
         assert_eq!(errno_of(read(&mount, at[0], "none")), Errno::ESTALE, "{state}");

@@ -32,7 +32,7 @@ fn odd_names_are_ordinary() {
         b"@types",
         b"@scope",
         b"%41",
-        b"%",
+        b"%25",
         b"%%",
         b"100%",
         b"*?[]{}$`'\"",
@@ -51,6 +51,15 @@ fn odd_names_are_ordinary() {
         fs::remove_file(mount.dir().join(OsStr::from_bytes(name))).expect("it is removed");
     }
     assert_eq!(names_in(&mount, ".").len(), 0);
+}
+
+/// `%` is an empty component: the key with a slash at its end, which is the directory's marker.
+#[test]
+fn a_lone_percent_sign_is_the_empty_component() {
+    let mount = Mount::up();
+    assert_eq!(errno_of(fs::write(mount.path("%"), "x")), Errno::EPERM);
+    mount.ok("mkdir d; revfs put --key /d/ value; revfs put --key /e/ value");
+    assert_eq!(mount.ok("ls d e; cat d/% e/%"), "d:\n%\n\ne:\n%\nvaluevalue");
 }
 
 #[test]

@@ -112,8 +112,9 @@ fn rename_may_keep_or_exchange_what_is_there() {
     rename("c", "b", RenameFlags::RENAME_EXCHANGE).expect("both exist");
     assert_eq!(mount.revision(), before + 1);
     assert_eq!(mount.ok("cat b c"), "a\nb");
-    rename("d", "b", RenameFlags::RENAME_EXCHANGE).expect("a directory and a file");
-    assert_eq!(mount.ok("cat d b/f"), "a\nx");
+    mount.ok("mkdir e; echo y > e/g");
+    rename("d", "e", RenameFlags::RENAME_EXCHANGE).expect("both are directories");
+    assert_eq!(mount.ok("cat d/g e/f"), "y\nx");
     assert_eq!(rename("b", "none", RenameFlags::RENAME_EXCHANGE), Err(Errno::ENOENT));
 }
 

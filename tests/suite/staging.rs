@@ -1,7 +1,9 @@
 //! The life of a staged copy: who sees it, what renames and deletions do to it, how it is refused.
 
-use revfs_tests::{Mount, tools, wait};
+use std::path::Path;
 use std::time::Duration;
+
+use revfs_tests::{Mount, Shell, tools, wait};
 
 #[test]
 fn what_one_process_wrote_another_reads_at_once_and_the_store_gets_it_at_close() {
@@ -201,14 +203,18 @@ fn sigterm_commits_what_is_staged() {
 }
 
 #[test]
-fn umount_commits_what_is_staged() {
+fn umount_of_a_busy_mount_is_refused_and_a_lazy_one_commits_what_is_staged() {
     let mut mount = Mount::up();
     let writer = mount.shell().start("exec 5> f; echo staged >&5; echo ready; sleep 300");
     wait::until_true("the writer", wait::LIMIT, || writer.stdout().contains("ready"));
-    let line = format!("revfs umount {}", mount.dir().display());
-    revfs_tests::Shell::new(std::path::Path::new("/")).run(&line).ok();
-    mount.wait_for_end(wait::LIMIT);
+    let outside = Shell::new(Path::new("/"));
+    let dir = mount.dir().display().to_string();
+    outside.run(&format!("revfs umount {dir}")).fails_saying("sleep");
+    assert_eq!(mount.ok("cat f"), "staged", "nothing has changed");
+    outside.run(&format!("revfs umount --lazy {dir}")).ok();
+    // Those who hold files are served on; the program ends with the last of them.
     drop(writer);
+    mount.wait_for_end(wait::LIMIT);
     mount.start();
     assert_eq!(mount.ok("cat f"), "staged");
 }
