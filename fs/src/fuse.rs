@@ -2,6 +2,7 @@
 //! nothing.
 
 mod reply;
+mod request;
 mod serve;
 
 use std::ffi::OsStr;
@@ -19,10 +20,11 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+use self::request::{asked_time, caller};
 use self::serve::Server;
-use crate::filesystem::{Answer, Caller, Filesystem};
-use crate::ops::{SetAttr, Statistics, WriteRequest};
-use crate::path::NAME_BYTES_MAX;
+use crate::filesystem::{Answer, Filesystem};
+use crate::notices::Notice;
+use crate::ops::{SetAttr, WriteRequest};
 
 /// The largest WRITE that is asked for: what the kernel's `max_pages` allows.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
@@ -67,10 +69,6 @@ impl Adapter {
             send(&filesystem, answer);
         });
     }
-}
-
-fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 impl fuser::Filesystem for Adapter {
@@ -129,6 +127,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let caller = caller(request);
         let handle = handle.map(|handle| handle.0);
+        let (atime, mtime) = (atime.map(asked_time), mtime.map(asked_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle };
         self.serve(
             move |own| async move { own.setattr(caller, ino.0, set).await },
@@ -317,14 +316,21 @@ impl fuser::Filesystem for Adapter {
         let caller = caller(request);
         let data = Bytes::copy_from_slice(data);
         let is_page = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let clears_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         self.serve(
             move |own| async move {
                 let (handle, flags) = (handle.0, flags.0);
                 let request = WriteRequest { handle, offset, data: &data, flags, is_page };
                 own.write(caller, ino.0, request).await
             },
-            |_, answer| match answer {
-                Ok(count) => reply.written(count),
+            move |own, answer| match answer {
+                Ok(count) => {
+                    reply.written(count);
+                    if clears_set_ids {
+                        // It asks for that, but goes on showing the mode that it has.
+                        own.notices.send(Notice::Attributes(ino.0));
+                    }
+                }
                 Err(errno) => reply.error(errno),
             },
         );
@@ -438,16 +444,9 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let name_bytes = u32::try_from(NAME_BYTES_MAX).expect("255 fits");
         self.serve(
             |own| async move { own.statfs().await },
-            move |_, answer| match answer {
-                Ok(Statistics { blocks, free }) => {
-                    let block = Statistics::BLOCK_BYTES;
-                    reply.statfs(blocks, free, free, 0, 0, block, name_bytes, block);
-                }
-                Err(errno) => reply.error(errno),
-            },
+            |_, answer| reply::statfs(reply, answer),
         );
     }
 

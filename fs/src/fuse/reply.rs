@@ -9,13 +9,15 @@ use std::time::{Duration, UNIX_EPOCH};
 use bytes::Bytes;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyXattr,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyXattr,
 };
 
 use crate::filesystem::{Answer, Filesystem, Found};
 use crate::found::Shown;
 use crate::listing::{DirectoryHandle, Listing};
-use crate::ops::{DirectoryEntry, Opened, Pages};
+use crate::ops::{DirectoryEntry, Opened, Pages, Statistics};
+use crate::path::NAME_BYTES_MAX;
 
 /// Nodes are never reused for something else while the kernel knows them.
 const GENERATION: Generation = Generation(0);
@@ -108,6 +110,17 @@ fn open_flags(opened: Opened, pages: Pages) -> FopenFlags {
         Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
     };
     if opened.needs_no_flush { pages | FopenFlags::FOPEN_NOFLUSH } else { pages }
+}
+
+pub(super) fn statfs(reply: ReplyStatfs, answer: Answer<Statistics>) {
+    let name_bytes = u32::try_from(NAME_BYTES_MAX).expect("255 fits");
+    match answer {
+        Ok(Statistics { blocks, free }) => {
+            let block = Statistics::BLOCK_BYTES;
+            reply.statfs(blocks, free, free, 0, 0, block, name_bytes, block);
+        }
+        Err(errno) => reply.error(errno),
+    }
 }
 
 /// `size` is the caller's room; 0 asks for the length.
