@@ -37,12 +37,15 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files of the log that hold groups, and LMDB's file.
+/// The mark of an orderly stop, beside the segments.
+const CLEAN: &str = "clean";
+
+/// The segments of the log that hold groups.
 fn log_files(mount: &Mount) -> Vec<PathBuf> {
     let found: Vec<_> = files_below(mount.data())
         .into_iter()
         .filter(|path| path.parent().is_some_and(|dir| dir.ends_with("log")))
-        .filter(|path| last_byte(path).is_some())
+        .filter(|path| !path.ends_with(CLEAN) && last_byte(path).is_some())
         .collect();
     assert!(!found.is_empty(), "no log in {:?}", files_below(mount.data()));
     found
@@ -157,6 +160,21 @@ fn a_torn_tail_is_cut() {
 }
 
 #[test]
+fn a_damaged_mark_of_an_orderly_stop_is_refused_with_file_and_offset() {
+    let mut mount = filled(true);
+    let file = mount.data().join("log").join(CLEAN);
+    let end = last_byte(&file).expect("an orderly stop leaves its mark");
+    for offset in 0..=end {
+        flip(&file, offset, 3);
+        let what = format!("bit 3 at {offset} of the mark");
+        assert!(refuses_or_has_everything(&mut mount, &what, &file), "{what} was not noticed");
+        flip(&file, offset, 3);
+    }
+    mount.start();
+    content_is_whole(&mount);
+}
+
+#[test]
 fn a_zeroed_page_in_the_log_is_refused() {
     let mut mount = filled(true);
     let file = log_files(&mount).pop().expect("a log file");
@@ -260,17 +278,6 @@ fn a_data_directory_of_another_format_version_is_refused() {
     fs::write(&marker, &text).expect("as it was");
     mount.start();
     content_is_whole(&mount);
-}
-
-/// A directory with something else in it is not taken over.
-#[test]
-fn a_data_directory_that_belongs_to_something_else_is_refused() {
-    let mut mount = Mount::down();
-    fs::create_dir(mount.data()).expect("a directory");
-    fs::write(mount.data().join("thesis.tex"), "years of work").expect("a file");
-    let said = mount.refuses();
-    assert!(said.contains("data"), "{said}");
-    assert_eq!(files_below(mount.data()), [mount.data().join("thesis.tex")]);
 }
 
 /// Losing a part of the data directory is not the same as having none.
