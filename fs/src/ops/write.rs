@@ -48,6 +48,13 @@ impl Filesystem {
         self.check_writable()?;
         let stored = self.stored_of(node).await?;
         let appends = request.flags & libc::O_APPEND != 0;
+        let start =
+            if appends && !request.is_page { stored.kv.value_bytes } else { request.offset };
+        let end = start.checked_add(u64::from(count)).ok_or(Errno::EFBIG)?;
+        // Before anything is staged: the close of an unchanged file commits nothing.
+        if end > self.keys.capabilities().value_bytes_max as u64 {
+            return Err(Errno::EFBIG);
+        }
         let written = {
             let mut state = node.file.lock();
             self.stage_on(&mut state, stored, appends)?;
