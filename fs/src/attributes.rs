@@ -223,16 +223,17 @@ impl Effective {
 
     /// What a node of the past shows, given what its path shows now: the present owner, and only the
     /// permissions that it has then and now. If the path is gone, nobody but the old owner (and root)
-    /// has any. So nothing readable once betrays what is private now.
+    /// has any. So nothing readable once betrays what is private now. A link shows all permissions as
+    /// ever: nobody asks for them, its directory's decide.
     #[must_use]
     pub fn as_past(mut self, present: Option<&Self>) -> Self {
-        match present {
-            Some(present) => {
-                self.uid = present.uid;
-                self.gid = present.gid;
-                self.mode &= present.mode;
-            }
-            None => self.mode &= 0o700,
+        let allowed = present.map_or(0o700, |present| present.mode);
+        if self.kind != Kind::Symlink {
+            self.mode &= allowed;
+        }
+        if let Some(present) = present {
+            self.uid = present.uid;
+            self.gid = present.gid;
         }
         self
     }

@@ -140,6 +140,10 @@ fn the_past_shows_no_more_than_the_present_allows() {
     assert_eq!((once_private.mode, once_private.uid), (0o600, 10));
     let gone = then.as_past(None);
     assert_eq!((gone.mode, gone.uid), (0o600, 10));
+    let link = record(&Attributes::new(Kind::Symlink, 0), 1, 1);
+    let link = effective_file(&kv(1, 1, 1), Some(&link), &DEFAULTS);
+    assert_eq!(link.clone().as_past(Some(&now)).mode, 0o777);
+    assert_eq!(link.as_past(None).mode, 0o777);
 }
 
 #[test]
