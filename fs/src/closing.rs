@@ -2,9 +2,11 @@
 //!
 //! The kernel sends FLUSH for each descriptor that goes, also for copies of it: `echo x > f` flushes
 //! when the shell moves the descriptor, and `{ a; b; } > f` when each child exits. What a person means
-//! by "closed" is that the process that opened the file has no descriptor of it left. /proc tells:
-//! `/proc/PID/fdinfo/*` names the inode of each descriptor, and at a FLUSH the descriptor that goes is
-//! no longer among them (also not while a process exits: its table is then gone).
+//! by "closed" is that the process that opened the file has no descriptor left to write it with. /proc
+//! tells: `/proc/PID/fdinfo/*` names the inode and the flags of each descriptor, and at a FLUSH the
+//! descriptor that goes is no longer among them (also not while a process exits: its table is then
+//! gone). A descriptor that is open for reading only cannot be a copy of one that writes, and does not
+//! count: who reads a file and writes it anew has closed it when the writing descriptor is closed.
 //!
 //! A handle opened by a *thread* belongs to its process, which outlives the thread; so the process is
 //! noted when the file is opened.
@@ -17,11 +19,11 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-/// What /proc says of a process and an inode.
+/// What /proc says of a process and an inode: whether it could still write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holds {
     Yes,
-    /// It has no descriptor of the inode, or it is gone.
+    /// It has no descriptor of the inode that could write, or it is gone.
     No,
     /// The process is in another pid namespace, or /proc hides it.
     Unknown,
@@ -36,7 +38,7 @@ pub(crate) fn process_of(thread: u32) -> u32 {
     field(&status, "Tgid:").and_then(|number| u32::try_from(number).ok()).unwrap_or(0)
 }
 
-/// Whether `process` has a descriptor of the inode numbered `ino`. (Another file system may have the
+/// Whether `process` has a descriptor for writing of the inode numbered `ino`. (Another file system may have the
 /// same number: it is one of 2^63, and the answer `Yes` only delays a commit to RELEASE.)
 pub(crate) fn holds(process: u32, ino: u64) -> Holds {
     if process == 0 {
@@ -51,7 +53,9 @@ pub(crate) fn holds(process: u32, ino: u64) -> Holds {
     for entry in entries {
         let Ok(entry) = entry else { return gone_or_hidden(process) };
         match read(&entry.path()) {
-            Ok(text) if field(&text, "ino:") == Some(ino) => return Holds::Yes,
+            Ok(text) if field(&text, "ino:") == Some(ino) && may_write(&text) => {
+                return Holds::Yes;
+            }
             Ok(_) => {}
             // Closed since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -83,6 +87,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)).and_then(|rest| rest.trim().parse().ok())
 }
 
+/// Whether a descriptor is open for more than reading: `flags:` holds those of `open(2)`, in octal.
+fn may_write(text: &str) -> bool {
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & libc::O_ACCMODE != libc::O_RDONLY)
+}
+
 #[cfg(test)]
 mod tests {
     //! This process, its threads and a child as witnesses.
@@ -102,6 +113,21 @@ mod tests {
         drop(file);
         assert_eq!(holds(own, ino), Holds::Yes);
         drop(copy);
+        assert_eq!(holds(own, ino), Holds::No);
+    }
+
+    #[test]
+    fn a_descriptor_that_only_reads_does_not_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        let writer = std::fs::File::create(&path).unwrap();
+        let ino = writer.metadata().unwrap().ino();
+        let _reader = std::fs::File::open(&path).unwrap();
+        let both = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        let own = std::process::id();
+        drop(writer);
+        assert_eq!(holds(own, ino), Holds::Yes);
+        drop(both);
         assert_eq!(holds(own, ino), Holds::No);
     }
 

@@ -3,8 +3,13 @@
 //! FLUSH is not close: shells and the programs they start send it again and again while the file is
 //! still being written. So each line is measured by the store's revision before and after.
 
-use revfs_tests::{Mount, Shell, tools, wait};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
+
+use nix::errno::Errno;
+use revfs_tests::{Api, Mount, Shell, tools, wait};
 
 /// A line, what must be there before, and the shell that runs it.
 struct Case {
@@ -56,6 +61,8 @@ const WRITES: &[Case] = &[
     dash("", "{ echo a; true; date; echo b; } > g"),
     bash("", "for i in 1 2 3; do echo $i; ls /; done > g"),
     bash("", "exec 5> h; echo 1 >&5; (echo 2 >&5); date >&5; echo 3 >&5; exec 5>&-"),
+    // Copies of a descriptor that writes, beside one that reads.
+    bash("echo x > f", "exec 5< f; { echo a; true; date; echo b; } > f; exec 5<&-"),
     bash("", ": > empty"),
     bash("", "touch t"),
     bash("echo x > t", "touch -d 2020-01-01 t"),
@@ -144,6 +151,26 @@ file.write(' and half')
 file.close()",
     );
     count(&[case], 2);
+}
+
+#[test]
+fn a_close_commits_although_the_same_process_reads_the_file() {
+    let mount = Mount::up();
+    mount.ok("echo base > f");
+    let reader = File::open(mount.path("f")).unwrap();
+    for content in ["one", "another"] {
+        let before = mount.revision();
+        let mut writer = File::create(mount.path("f")).unwrap();
+        writer.write_all(content.as_bytes()).unwrap();
+        nix::unistd::close(writer).expect("nobody else changed it");
+        assert_eq!(mount.revision(), before + 1, "when close has returned it is stored");
+    }
+    let api = Api::new(&mount);
+    let writer = File::options().write(true).open(mount.path("f")).unwrap();
+    writer.write_all_at(b"MINE", 0).unwrap();
+    api.put("/f", "theirs");
+    assert_eq!(nix::unistd::close(writer), Err(Errno::ESTALE), "who closes hears of the refusal");
+    drop(reader);
 }
 
 #[test]
