@@ -30,7 +30,7 @@ use revfs_api::keyspace::{
 };
 
 use self::origin::Authors;
-use self::transaction::{Site, Surroundings, Verdict, last_key};
+use self::transaction::{Site, Surroundings, Verdict, first_key, last_key};
 use crate::errno::errno;
 use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Node, Place, Tree};
@@ -210,7 +210,7 @@ impl Filesystem {
             match self.propose_as(sequence, uid, note, txn).await {
                 Ok(answer) if answer.succeeded => {
                     let Some(kv) = last_key(&answer.answers) else { return Err(Errno::EIO) };
-                    let has_foreign_bytes = kv.value_bytes != draft.bytes.len() as u64;
+                    let has_foreign_bytes = draft.lacks(first_key(&answer.answers));
                     let committed = Committed { kv, has_foreign_bytes };
                     return self.settle(node, &key, &draft, &committed).await;
                 }
@@ -256,14 +256,15 @@ impl Filesystem {
             self.nodes.attach(node, key);
         }
         if committed.has_foreign_bytes {
+            node.file.lock().has_stale_pages = true;
+            self.notices.send(Notice::Inode(node.ino));
+            self.writing.tend(node);
             if is_staged {
                 let content = self.stored_content(key).await?.ok_or(Errno::ESTALE)?;
                 if let Some(staged) = &mut node.file.lock().staged {
                     staged.put_before(&content);
                 }
             }
-            node.file.lock().has_stale_pages = true;
-            self.notices.send(Notice::Inode(node.ino));
         }
         Ok(())
     }

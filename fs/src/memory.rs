@@ -6,7 +6,7 @@
 //! attached to a key and none expires.
 //!
 //! Time stands still until a test moves it. A test may also make the next calls fail, before or after
-//! they took effect, and end all watches.
+//! they took effect, hold the answers of transactions back, and end all watches.
 
 mod state;
 mod transaction;
@@ -23,6 +23,7 @@ use revfs_api::keyspace::{
     Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
     Version, Watch,
 };
+use tokio::sync::oneshot;
 use tokio::sync::watch::Sender;
 
 use state::State;
@@ -51,6 +52,7 @@ struct Seams {
     txn_keys_max: usize,
     txn_failures: VecDeque<(FailureMoment, Error)>,
     read_failures: VecDeque<Error>,
+    held_answers: VecDeque<oneshot::Receiver<()>>,
 }
 
 /// When a transaction fails that a test makes fail.
@@ -69,6 +71,7 @@ impl Default for Memory {
             txn_keys_max: TXN_KEYS_MAX,
             txn_failures: VecDeque::new(),
             read_failures: VecDeque::new(),
+            held_answers: VecDeque::new(),
         };
         Self { state: Arc::default(), ended: Sender::new(0), seams: Mutex::new(seams) }
     }
@@ -102,6 +105,15 @@ impl Memory {
     /// Makes the next transaction answer `error`; called again, the one after it.
     pub fn fail_next_txn(&self, moment: FailureMoment, error: Error) {
         self.seams.lock().txn_failures.push_back((moment, error));
+    }
+
+    /// The next transaction takes effect, but is answered only when what this returns is dropped;
+    /// called again, the one after it.
+    #[must_use]
+    pub fn hold_next_answer(&self) -> oneshot::Sender<()> {
+        let (release, held) = oneshot::channel();
+        self.seams.lock().held_answers.push_back(held);
+        release
     }
 
     /// Refuses from now on what changes more than `max` keys at once.
@@ -158,9 +170,10 @@ impl KeySpace for Memory {
             let count = origin.note.len();
             return Err(Error::TooBig { unit: "bytes of note", count, max: NOTE_BYTES_MAX });
         }
-        let (clock, keys_max, failure) = {
+        let (clock, keys_max, failure, held) = {
             let mut seams = self.seams.lock();
-            (seams.clock, seams.txn_keys_max, seams.txn_failures.pop_front())
+            let (failure, held) = (seams.txn_failures.pop_front(), seams.held_answers.pop_front());
+            (seams.clock, seams.txn_keys_max, failure, held)
         };
         if let Some((FailureMoment::Before, error)) = failure {
             return Err(error);
@@ -175,6 +188,10 @@ impl KeySpace for Memory {
         };
         if answer.changed {
             self.ended.send_modify(|_| {});
+        }
+        if let Some(held) = held {
+            // Being dropped is what it waits for.
+            held.await.ok();
         }
         match failure {
             Some((_, error)) => Err(error),

@@ -189,6 +189,17 @@ impl Draft {
     pub(crate) fn whole(&self) -> Bytes {
         Bytes::from_owner(SharedBytes(Arc::clone(&self.bytes)))
     }
+
+    /// Whether the bytes miss some of what its commit appended to: the key as it was `before`. The
+    /// revision tells; a length may be the same by chance.
+    pub(crate) fn lacks(&self, before: Option<&KeyValue>) -> bool {
+        match self.basis {
+            Basis::Append { content, .. } if !self.life.is_unborn() => {
+                before.is_none_or(|before| before.content_revision != content)
+            }
+            Basis::Append { .. } | Basis::Change { .. } | Basis::Rewrite => false,
+        }
+    }
 }
 
 /// What a commit left in the store.
@@ -196,7 +207,8 @@ impl Draft {
 pub(crate) struct Committed {
     /// The key after the commit, its value left out.
     pub kv: KeyValue,
-    /// The bytes it holds are not the ones that this mount showed: others had appended.
+    /// The bytes it holds are not the ones that this mount showed: others had changed what was
+    /// appended to.
     pub has_foreign_bytes: bool,
 }
 
@@ -255,12 +267,24 @@ impl FileState {
             self.staged = None;
         }
         let Some(staged) = self.staged.as_mut() else { return false };
-        let modified = committed.kv.mod_revision;
-        let content = committed.kv.content_revision;
+        let kept = draft.bytes.len();
+        let (mod_revision, content_revision) =
+            (committed.kv.mod_revision, committed.kv.content_revision);
+        let is_foreign = committed.has_foreign_bytes;
         staged.basis = match staged.basis {
             Basis::Rewrite => Basis::Rewrite,
-            Basis::Change { .. } => Basis::Change { modified, content },
-            Basis::Append { .. } => Basis::Append { kept: draft.bytes.len(), modified, content },
+            // The copy lacks what others wrote. Until that is put before it the base stays the old
+            // one, so that a change in the middle is refused.
+            change @ Basis::Change { .. } if is_foreign => change,
+            Basis::Append { modified, content, .. } if is_foreign => {
+                Basis::Append { kept, modified, content }
+            }
+            Basis::Change { .. } => {
+                Basis::Change { modified: mod_revision, content: content_revision }
+            }
+            Basis::Append { .. } => {
+                Basis::Append { kept, modified: mod_revision, content: content_revision }
+            }
         };
         staged.stored = Some(draft.attributes.clone());
         staged.creation.is_exclusive = false;

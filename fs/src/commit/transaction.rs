@@ -86,10 +86,11 @@ impl Site<'_> {
         }
     }
 
-    /// The commit of `draft`. Its success branch ends with a range of the key.
+    /// The commit of `draft`. Its success branch begins and ends with a range of the key: what it was
+    /// before, for [`Draft::lacks`], and what it has become.
     pub(crate) fn transaction(&self, draft: &Draft) -> Txn {
         let mut compares = Vec::new();
-        let mut success = Vec::new();
+        let mut success = vec![key_without_value(self.key)];
         if draft.life.is_unborn() {
             compares.extend(self.creation_compares(draft.creation));
             success.push(Op::put(self.key.clone(), draft.value()));
@@ -154,6 +155,14 @@ pub(crate) fn unchanged(key: &Bytes, kv: Option<&KeyValue>) -> Compare {
         range: KeyRange::Key(key.clone()),
         target: CompareTarget::ModRevision(kv.map_or(Revision::NONE, |kv| kv.mod_revision)),
         result: CompareResult::Equal,
+    }
+}
+
+/// The answer to the range that begins a success branch.
+pub(crate) fn first_key(answers: &[OpAnswer]) -> Option<&KeyValue> {
+    match answers.first() {
+        Some(OpAnswer::Range(answer)) => answer.kvs.first(),
+        _ => None,
     }
 }
 

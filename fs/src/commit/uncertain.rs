@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fuser::Errno;
-use revfs_api::keyspace::{ChangeKind, Error, HistoryRequest, KeyValue, Read, Revision};
+use revfs_api::keyspace::{ChangeKind, Error, HistoryRequest, Read, Revision};
 
 use super::{draft_of, key_value};
 use crate::filesystem::{Answer, Filesystem};
@@ -31,11 +31,7 @@ impl Filesystem {
         let Some(uncertain) = uncertain else { return Ok(()) };
         let found = self.find_commit(&key, uncertain.0, &uncertain.1).await;
         match found {
-            Ok(Some((kv, is_newest))) => {
-                let draft = &uncertain.1;
-                let has_foreign_bytes = !is_newest || kv.value_bytes != draft.bytes.len() as u64;
-                self.settle(node, &key, draft, &Committed { kv, has_foreign_bytes }).await
-            }
+            Ok(Some(committed)) => self.settle(node, &key, &uncertain.1, &committed).await,
             Ok(None) => {
                 if let Some(staged) = &mut node.file.lock().staged {
                     staged.append_no_more();
@@ -51,14 +47,13 @@ impl Filesystem {
         }
     }
 
-    /// The version that this mount's transaction `sequence` made of `key`, and whether it is the
-    /// newest.
+    /// The version that this mount's transaction `sequence` made of `key` with `draft`.
     async fn find_commit(
         &self,
         key: &Bytes,
         sequence: u64,
         draft: &Draft,
-    ) -> Result<Option<(KeyValue, bool)>, Error> {
+    ) -> Result<Option<Committed>, Error> {
         let request = HistoryRequest {
             key: key.clone(),
             at_most: Revision::NONE,
@@ -73,7 +68,11 @@ impl Filesystem {
                 let found = versions.iter().position(|version| {
                     version.event.kind == ChangeKind::Put && maker(&version.stamp.note) == own
                 });
-                Ok(found.map(|index| (versions[index].event.kv.clone(), index == 0)))
+                Ok(found.map(|index| {
+                    let before = versions.get(index + 1).map(|version| &version.event.kv);
+                    let has_foreign_bytes = index > 0 || draft.lacks(before);
+                    Committed { kv: versions[index].event.kv.clone(), has_foreign_bytes }
+                }))
             }
             // No notes there: the content is the only witness.
             Err(Error::Unsupported(_)) => {
@@ -81,7 +80,7 @@ impl Filesystem {
                 let asked = tokio::time::timeout(timeout, read).await;
                 let answer = asked.unwrap_or(Err(Error::Timeout(timeout)))?;
                 let own = key_value(&answer, 0).filter(|kv| kv.value == draft.bytes.as_slice());
-                Ok(own.map(|kv| (kv.clone(), true)))
+                Ok(own.map(|kv| Committed { kv: kv.clone(), has_foreign_bytes: false }))
             }
             Err(error) => Err(error),
         }

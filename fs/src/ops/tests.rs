@@ -3,6 +3,7 @@
 
 mod commits;
 mod faults;
+mod meanwhile;
 mod model;
 mod names;
 mod refusals;

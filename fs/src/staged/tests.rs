@@ -108,6 +108,27 @@ fn what_others_appended_comes_before_what_is_still_staged() {
 }
 
 #[test]
+fn a_change_in_the_middle_of_what_lacks_foreign_bytes_keeps_its_base() {
+    let old = Revision(5);
+    let foreign = Committed { has_foreign_bytes: true, ..committed(9, 3) };
+    for is_written_before_settling in [true, false] {
+        let mut state = staged_on("1", Basis::append_to);
+        write(&mut state, Position::End, "2");
+        let draft = state.draft().unwrap();
+        if is_written_before_settling {
+            write(&mut state, Position::At(0), "X");
+            assert!(state.settle(&draft, &foreign));
+        } else {
+            write(&mut state, Position::End, "3");
+            assert!(state.settle(&draft, &foreign));
+            write(&mut state, Position::At(0), "X");
+        }
+        state.staged.as_mut().unwrap().put_before(&content("1x2", 9));
+        assert_eq!(state.draft().unwrap().basis, Basis::Change { modified: old, content: old });
+    }
+}
+
+#[test]
 fn a_commit_does_not_see_later_writes() {
     let mut state = staged_on("abc", |_| Basis::Rewrite);
     write(&mut state, Position::At(0), "first");
