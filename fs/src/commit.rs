@@ -340,8 +340,8 @@ impl Filesystem {
         refused
     }
 
-    /// Commits appended bytes of files that have become idle, and reads back commits whose outcome is
-    /// not known. To be called every [`TEND_EVERY`].
+    /// Commits appended bytes of files that have become idle and what no close will come for, and
+    /// reads back commits whose outcome is not known. To be called every [`TEND_EVERY`].
     pub async fn tend(&self) {
         let now = Instant::now();
         let nodes: Vec<_> = {
@@ -377,9 +377,10 @@ fn needs_tending(node: &Node) -> bool {
 
 fn is_due(node: &Node) -> bool {
     let state = node.file.lock();
-    state.staged.as_ref().is_some_and(|staged| {
+    let is_idle = state.staged.as_ref().is_some_and(|staged| {
         staged.uncertain.is_some() || (staged.is_append_only() && staged.written.elapsed() >= IDLE)
-    })
+    });
+    is_idle || state.is_stranded()
 }
 
 /// The user in whose name a commit is made that no request asks for.

@@ -219,6 +219,12 @@ impl FileState {
         self.open > 0 || self.staged.is_some()
     }
 
+    /// Something is staged that no close will come for.
+    #[must_use]
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.writers == 0 && self.staged.is_some() && !self.is_private
+    }
+
     pub(crate) fn stage(&mut self, staged: Staged) {
         debug_assert!(self.staged.is_none(), "a file has one staged copy");
         self.generation += 1;

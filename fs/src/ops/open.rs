@@ -149,8 +149,15 @@ impl Filesystem {
         let caller = Caller { uid, ..caller };
         let committed =
             if open.may_write() { self.commit_for(&open, caller).await } else { Ok(()) };
+        let node = Arc::clone(&open.node);
         drop(open);
         self.forget_handle(handle);
+        // What was changed while the commit was on its way has no other close to wait for. An error
+        // stays with the copy.
+        if committed.is_ok() && node.file.lock().is_stranded() {
+            self.commit(&node, owner_of_staged(&node)).await.ok();
+            self.nodes.release(node.ino);
+        }
         committed
     }
 
@@ -165,6 +172,9 @@ impl Filesystem {
                 state.staged = None;
             }
             state.content = None;
+        }
+        if state.is_stranded() {
+            self.writing.tend(&open.node);
         }
         drop(state);
         self.nodes.release(open.node.ino);

@@ -1,7 +1,7 @@
 //! Changing attributes: mode, owner, size, mtime.
 //!
 //! While something of a file is staged its attributes are staged with it, and become part of the same
-//! revision. Otherwise a change is one transaction on the side record, guarded by what was read.
+//! revision; if nobody has the file open for writing, that revision is made before the answer. Otherwise a change is one transaction on the side record, guarded by what was read.
 //! Access times are not stored: they follow the mtime, and setting nothing but one is refused.
 
 use std::sync::Arc;
@@ -133,10 +133,16 @@ impl Filesystem {
         if set.size.is_some() && commits_at_once {
             return self.commit_unopened(node, caller).await;
         }
-        Ok(())
+        self.commit_stranded(node, caller).await
     }
 
-    /// Commits what `truncate(2)` has staged, without waiting for the kernel: the request that waits
+    /// Commits what has just been staged, if no close will come for it.
+    pub(crate) async fn commit_stranded(&self, node: &Arc<Node>, caller: Caller) -> Answer<()> {
+        let is_stranded = node.file.lock().is_stranded();
+        if is_stranded { self.commit_unopened(node, caller).await } else { Ok(()) }
+    }
+
+    /// Commits what a request has staged, without waiting for the kernel: the request that waits
     /// holds the file's lock there.
     async fn commit_unopened(&self, node: &Arc<Node>, caller: Caller) -> Answer<()> {
         let renames = self.writing.renames.read().await;

@@ -63,7 +63,8 @@ impl Filesystem {
                 self.change_directory_attributes(caller, &directory, change).await
             }
             Place::File { .. } | Place::Detached { .. } => {
-                self.change_file_attributes(caller, &node, |own, _| change(own)).await
+                self.change_file_attributes(caller, &node, |own, _| change(own)).await?;
+                self.commit_stranded(&node, caller).await
             }
             Place::Directory { .. } | Place::PastFile { .. } | Place::Hidden(_) => {
                 Err(Errno::EROFS)

@@ -4,13 +4,22 @@
 use fuser::Errno;
 use revfs_api::keyspace::Error;
 
-use super::{Mount, put};
+use super::{ANYBODY, Mount, REWRITE, name, put};
 use crate::memory::FailureMoment;
+use crate::ops::SetAttr;
 
 const APPEND: i32 = libc::O_WRONLY | libc::O_APPEND;
 
 fn unknown() -> Error {
     Error::OutcomeUnknown { reason: "the leader is gone".to_owned() }
+}
+
+fn mode(mode: u32) -> SetAttr {
+    SetAttr { mode: Some(mode), ..SetAttr::default() }
+}
+
+fn is_staged(mount: &Mount, ino: u64) -> bool {
+    mount.fs.nodes.get(ino).unwrap().file.lock().staged.is_some()
 }
 
 #[tokio::test]
@@ -31,6 +40,84 @@ async fn a_write_in_the_middle_during_an_append_does_not_delete_what_others_wrot
     assert_eq!(changer.close().await, Err(Errno::ESTALE));
     assert_eq!(mount.stored("/f").await.unwrap(), "base\nforeign\nx\n");
     assert_eq!(mount.fs.writing.refused.list(b"/f").len(), 1);
+}
+
+#[tokio::test]
+async fn an_attribute_set_while_the_last_writer_goes_is_committed() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/f", "old").await;
+    let reader = mount.open("f", libc::O_RDONLY).await.unwrap();
+    let open = mount.open("f", REWRITE).await.unwrap();
+    open.write(0, "new").await.unwrap();
+    let ino = open.ino;
+    let answer = mount.memory.hold_next_answer();
+    let meanwhile = async {
+        mount.fs.setattr(ANYBODY, ino, mode(0o600)).await.unwrap();
+        drop(answer);
+    };
+    let (released, ()) = tokio::join!(biased; open.release(), meanwhile);
+    assert_eq!(released, Ok(()));
+    assert!(!is_staged(&mount, ino));
+    assert_eq!(mount.record("/f").await.unwrap().mode, 0o600);
+    assert_eq!(mount.stored("/f").await.unwrap(), "new");
+    assert_eq!(reader.read().await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn a_length_set_while_the_last_handle_goes_is_committed() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/f", "old").await;
+    let open = mount.open("f", REWRITE).await.unwrap();
+    open.write(0, "new").await.unwrap();
+    let ino = open.ino;
+    let answer = mount.memory.hold_next_answer();
+    let meanwhile = async {
+        let shorter = SetAttr { size: Some(2), ..SetAttr::default() };
+        mount.fs.setattr(ANYBODY, ino, shorter).await.unwrap();
+        drop(answer);
+    };
+    let (released, ()) = tokio::join!(biased; open.release(), meanwhile);
+    assert_eq!(released, Ok(()));
+    assert!(!is_staged(&mount, ino));
+    assert_eq!(mount.stored("/f").await.unwrap(), "ne");
+}
+
+/// A file that nobody has open for writing, of which something is still staged.
+async fn stranded(mount: &Mount) -> u64 {
+    put(&mount.memory, "/f", "old").await;
+    let open = mount.open("f", REWRITE).await.unwrap();
+    open.write(0, "new").await.unwrap();
+    let ino = open.ino;
+    for _ in ["flush", "release"] {
+        mount.memory.fail_next_txn(FailureMoment::Before, unknown());
+    }
+    assert_eq!(open.flush().await, Err(Errno::EIO));
+    assert_eq!(open.release().await, Err(Errno::EIO));
+    assert!(is_staged(mount, ino));
+    ino
+}
+
+#[tokio::test]
+async fn what_is_changed_of_a_file_that_nobody_writes_is_committed_before_the_answer() {
+    let mount = Mount::empty();
+    let ino = stranded(&mount).await;
+    mount.fs.setattr(ANYBODY, ino, mode(0o600)).await.unwrap();
+    assert!(!is_staged(&mount, ino));
+    assert_eq!(mount.record("/f").await.unwrap().mode, 0o600);
+    assert_eq!(mount.stored("/f").await.unwrap(), "new");
+
+    let mount = Mount::empty();
+    let ino = stranded(&mount).await;
+    mount.fs.setxattr(ANYBODY, ino, name("user.a"), b"b", 0).await.unwrap();
+    assert!(!is_staged(&mount, ino));
+    assert!(mount.record("/f").await.is_some());
+
+    let mount = Mount::empty();
+    let ino = stranded(&mount).await;
+    let shorter = SetAttr { size: Some(2), ..SetAttr::default() };
+    mount.fs.setattr(ANYBODY, ino, shorter).await.unwrap();
+    assert!(!is_staged(&mount, ino));
+    assert_eq!(mount.stored("/f").await.unwrap(), "ne");
 }
 
 #[tokio::test]
