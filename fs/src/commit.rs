@@ -100,8 +100,13 @@ impl Writing {
 
     /// Has the node looked after: something in it is staged that no close may come for.
     pub(crate) fn tend(&self, node: &Arc<Node>) {
-        let now = Instant::now();
-        self.tended.lock().entry(node.ino).or_insert_with(|| (Arc::downgrade(node), now));
+        let mut tended = self.tended.lock();
+        let (known, _) =
+            tended.entry(node.ino).or_insert_with(|| (Arc::downgrade(node), Instant::now()));
+        // The number may have been that of a node that is gone.
+        if !std::ptr::eq(known.as_ptr(), Arc::as_ptr(node)) {
+            tended.insert(node.ino, (Arc::downgrade(node), Instant::now()));
+        }
     }
 
     /// The reason for which a write would be refused now, if it is known.
@@ -421,4 +426,27 @@ pub(crate) fn operations(key: &Bytes, steps: &[Step]) -> Vec<Operation> {
         .collect();
     operations.push(Operation::Close(key.clone()));
     operations
+}
+
+#[cfg(test)]
+mod tests {
+    //! Who is looked after.
+
+    use std::sync::Arc;
+
+    use super::Writing;
+    use crate::node::{Node, Place};
+
+    #[test]
+    fn a_node_is_tended_though_one_that_is_gone_had_its_number() {
+        let place = || Place::File { key: "/f".into() };
+        let writing = Writing::new(0);
+        let gone = Node::new(7, place());
+        writing.tend(&gone);
+        drop(gone);
+        let node = Node::new(7, place());
+        writing.tend(&node);
+        let tended = writing.tended.lock()[&7].0.upgrade();
+        assert!(tended.is_some_and(|tended| Arc::ptr_eq(&tended, &node)));
+    }
 }

@@ -355,7 +355,7 @@ impl Staged {
 
     pub(crate) fn is_append_only(&self) -> bool {
         matches!(self.basis, Basis::Append { kept, .. } if kept < self.bytes.len())
-            && self.stored.as_ref() == Some(&self.attributes)
+            && self.stored.as_ref().is_none_or(|stored| *stored == self.attributes)
     }
 
     /// Puts `data` where it belongs; a gap before it reads as zeros.

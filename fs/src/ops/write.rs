@@ -42,12 +42,16 @@ impl Filesystem {
         }
         let count = u32::try_from(request.data.len()).map_err(|_| Errno::EINVAL)?;
         let node = &handle.node;
+        let appends = request.flags & libc::O_APPEND != 0;
         if let Some(written) = self.write_staged(&mut node.file.lock(), caller, &request) {
+            // A new file is staged since it was created.
+            if appends {
+                self.writing.tend(node);
+            }
             return written.map(|()| count);
         }
         self.check_writable()?;
         let stored = self.stored_of(node).await?;
-        let appends = request.flags & libc::O_APPEND != 0;
         let start =
             if appends && !request.is_page { stored.kv.value_bytes } else { request.offset };
         let end = start.checked_add(u64::from(count)).ok_or(Errno::EFBIG)?;

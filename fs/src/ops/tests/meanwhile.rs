@@ -1,10 +1,13 @@
 //! What happens while a commit is on its way, or behind this mount's back: nothing that was answered
 //! is lost, and nothing of others.
 
+use std::time::{Duration, Instant};
+
 use fuser::Errno;
 use revfs_api::keyspace::Error;
 
-use super::{ANYBODY, Mount, REWRITE, name, put};
+use super::{ANYBODY, CREATE, Mount, REWRITE, name, put};
+use crate::commit::TEND_EVERY;
 use crate::memory::FailureMoment;
 use crate::ops::SetAttr;
 
@@ -142,4 +145,21 @@ async fn foreign_bytes_of_the_same_length_are_seen_by_who_has_the_file_open() {
         changer.close().await.unwrap();
         assert_eq!(mount.stored("/f").await.unwrap(), "bbb\nxZ");
     }
+}
+
+#[tokio::test]
+async fn bytes_appended_to_a_new_file_are_committed_when_it_is_idle() {
+    let mount = Mount::empty();
+    let open = mount.create("log", CREATE | libc::O_APPEND).await.unwrap();
+    open.write(0, "1").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut tick = tokio::time::interval(TEND_EVERY);
+    while mount.stored("/log").await.is_none() {
+        assert!(Instant::now() < deadline, "not committed when idle");
+        mount.fs.tend().await;
+        tick.tick().await;
+    }
+    open.write(1, "2").await.unwrap();
+    open.close().await.unwrap();
+    assert_eq!(mount.stored("/log").await.unwrap(), "12");
 }
