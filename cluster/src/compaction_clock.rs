@@ -46,14 +46,21 @@ impl Retention {
     }
 }
 
+/// The first tick comes when the node has run for a period: a node that was started with the wrong
+/// retention, or before its clock was set, has forgotten nothing by the time it is stopped again.
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PERIOD, PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
 /// Compacts once an hour until `stop` is set or its sender is gone.
 pub(crate) async fn run(
     retention: Retention,
     proposer: std::sync::Arc<Proposer>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = ticks();
     loop {
         tokio::select! {
             _ = stop.changed() => return,
@@ -117,6 +124,17 @@ mod tests {
         assert_eq!(keep(100).target(&store, now).unwrap(), None);
         let never = Retention { keep: None, quota_bytes: None };
         assert_eq!(never.target(&store, now).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_forgotten_before_the_node_has_run_for_a_period() {
+        let before = tokio::time::Instant::now();
+        let mut ticks = super::ticks();
+        let at_once = tokio::time::timeout(Duration::ZERO, ticks.tick()).await;
+        assert!(at_once.is_err(), "the first tick is not immediate");
+        ticks.reset_immediately();
+        assert!(ticks.tick().await >= before, "it ticks at all");
+        assert_eq!(ticks.period(), super::PERIOD);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::unmount::absolute;
 
 use daemon::Parent;
 use data_dir::DataDir;
-use keep::Keep;
+use keep::{Keep, Kept};
 
 /// Start a node, keep its data, and mount it at a directory
 ///
@@ -57,9 +57,9 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     daemon: bool,
 
-    /// How long old revisions are kept: 30d, 12h, 2w, or all
-    #[arg(long, value_name = "AGE", default_value = "30d")]
-    keep: Keep,
+    /// How long old revisions are kept: 30d, 12h, 2w, or all. Remembered; 30d if it was never said
+    #[arg(long, value_name = "AGE")]
+    keep: Option<Keep>,
 
     /// Listen on TCP too (host:port; may be repeated). Whoever reaches it may read and write
     #[arg(long, value_name = "ADDRESS")]
@@ -78,7 +78,7 @@ pub(crate) struct UpArgs {
 struct Plan {
     point: PathBuf,
     data: DataDir,
-    keep: Keep,
+    keep: Kept,
     listen: Vec<SocketAddr>,
     allow_other: bool,
 }
@@ -107,7 +107,8 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     start_log(globals, &data, parent.as_ref())?;
     directory::prepare(&point, found)?;
     let allow_other = args.allow_other || nix::unistd::geteuid().is_root();
-    let plan = Plan { point, data, keep: args.keep, listen: args.listen, allow_other };
+    let keep = keep::settle(args.keep, &data.path)?;
+    let plan = Plan { point, data, keep, listen: args.listen, allow_other };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(serving::run(&plan, parent, output))?;

@@ -7,6 +7,7 @@
 //!     revfs.lock   held and described by the running process
 //!     revfs.sock   its unix socket
 //!     revfs.log    what it logs when it runs in the background
+//!     revfs.keep   how long history is kept
 //!     …            the rest is the node's
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};

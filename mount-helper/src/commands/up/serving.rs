@@ -22,6 +22,7 @@ use crate::output::Output;
 use super::Plan;
 use super::daemon::Parent;
 use super::ending::{self, Signals};
+use super::keep::Kept;
 
 /// The first answer of a new mount takes milliseconds.
 const CHECK_LIMIT: Duration = Duration::from_secs(20);
@@ -47,7 +48,7 @@ pub(super) async fn run(plan: &Plan, parent: Option<Parent>, output: &mut Output
 fn node_config(plan: &Plan) -> NodeConfig {
     NodeConfig {
         endpoint: endpoint(plan),
-        keep: plan.keep.duration(),
+        keep: plan.keep.keep.duration(),
         ..NodeConfig::new(&plan.data.path)
     }
 }
@@ -179,6 +180,7 @@ async fn announce(
             "endpoint": endpoint(plan),
             "tcp": tcp,
             "process_id": std::process::id(),
+            "keep": plan.keep.keep.to_string(),
         }))?;
     } else {
         let tcp: String =
@@ -186,6 +188,9 @@ async fn announce(
         output.line(&format!("{point} is mounted; its past: ls {point}/@rev/"))?;
         output.line(&format!("data in {data}, listening on {}{tcp}", endpoint(plan)))?;
         output.line(&format!("to stop: {how}revfs umount {point}"))?;
+        if let Kept { keep, before: Some(before) } = plan.keep {
+            output.line(&format!("old revisions are now kept: {keep} (until now: {before})"))?;
+        }
     }
     output.finish()?;
     match parent {
