@@ -38,7 +38,7 @@ use crate::note::{Note, Operation};
 use crate::notices::Notice;
 use crate::path::DirectoryKey;
 use crate::refused::{RefusedCopies, RefusedCopy};
-use crate::staged::{Budget, Committed, Content, Draft, Step};
+use crate::staged::{Budget, Committed, Content, Draft, Step, Uncertain};
 
 /// Attempts of one commit while others keep changing what it rests on.
 const ATTEMPTS_MAX: usize = 10;
@@ -145,7 +145,7 @@ impl Filesystem {
         self.propose_as(sequence, uid, operations, txn).await
     }
 
-    async fn propose_as(
+    pub(crate) async fn propose_as(
         &self,
         sequence: u64,
         uid: u32,
@@ -232,10 +232,8 @@ impl Filesystem {
                 },
                 Err(Error::OutcomeUnknown { reason }) => {
                     tracing::warn!(key = %key.escape_ascii(), reason, "outcome of a commit unknown");
-                    if let Some(staged) = &mut node.file.lock().staged {
-                        staged.uncertain = Some(Box::new((sequence, draft)));
-                    }
-                    self.writing.tend(node);
+                    let uncertain = Uncertain { sequence, draft, renamed_to: None };
+                    self.read_back_later(node, uncertain);
                     return Err(Errno::EIO);
                 }
                 Err(error) => return self.refuse(node, &key, errno(&error)),
@@ -246,7 +244,7 @@ impl Filesystem {
     }
 
     /// Takes note that `draft` is in the store under `key`.
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         node: &Arc<Node>,
         key: &Bytes,

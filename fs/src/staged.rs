@@ -98,7 +98,7 @@ pub struct Staged {
     /// The operations since the last commit, repeats left out.
     pub(crate) steps: Vec<Step>,
     /// What was sent with which number, if its outcome is not known yet.
-    pub(crate) uncertain: Option<Box<(u64, Draft)>>,
+    pub(crate) uncertain: Option<Box<Uncertain>>,
     pub(crate) written: Instant,
     pub(crate) charge: Charge,
 }
@@ -200,6 +200,16 @@ impl Draft {
             Basis::Append { .. } | Basis::Change { .. } | Basis::Rewrite => false,
         }
     }
+}
+
+/// A draft that was sent, and of which nobody knows whether it is in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Uncertain {
+    /// In the note of its transaction.
+    pub sequence: u64,
+    pub draft: Draft,
+    /// The key that it was to be renamed to.
+    pub renamed_to: Option<Bytes>,
 }
 
 /// What a commit left in the store.

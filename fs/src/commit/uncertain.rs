@@ -13,9 +13,9 @@ use revfs_api::keyspace::{ChangeKind, Error, HistoryRequest, Read, Revision};
 
 use super::{draft_of, key_value};
 use crate::filesystem::{Answer, Filesystem};
-use crate::node::Node;
+use crate::node::{Node, Place};
 use crate::note::maker;
-use crate::staged::{Committed, Draft};
+use crate::staged::{Committed, Uncertain};
 
 /// How many later versions of the key may lie above the one that is looked for.
 const VERSIONS_MAX: usize = 64;
@@ -29,9 +29,15 @@ impl Filesystem {
         let Some((key, _)) = draft_of(node) else { return Ok(()) };
         let uncertain = node.file.lock().staged.as_mut().and_then(|staged| staged.uncertain.take());
         let Some(uncertain) = uncertain else { return Ok(()) };
-        let found = self.find_commit(&key, uncertain.0, &uncertain.1).await;
-        match found {
-            Ok(Some(committed)) => self.settle(node, &key, &uncertain.1, &committed).await,
+        let (draft, renamed_to) = (&uncertain.draft, &uncertain.renamed_to);
+        let sent_to = renamed_to.as_ref().unwrap_or(&key);
+        match self.find_commit(sent_to, &uncertain).await {
+            Ok(Some(committed)) => {
+                if let Some(to) = renamed_to {
+                    self.has_been_renamed(node, &key, to)?;
+                }
+                self.settle(node, sent_to, draft, &committed).await
+            }
             Ok(None) => {
                 if let Some(staged) = &mut node.file.lock().staged {
                     staged.append_no_more();
@@ -47,13 +53,41 @@ impl Filesystem {
         }
     }
 
-    /// The version that this mount's transaction `sequence` made of `key` with `draft`.
+    /// Has the outcome of what was sent found out soon, and before anything else is committed.
+    pub(crate) fn read_back_later(&self, node: &Arc<Node>, uncertain: Uncertain) {
+        if let Some(staged) = &mut node.file.lock().staged {
+            staged.uncertain = Some(Box::new(uncertain));
+        }
+        self.writing.tend(node);
+    }
+
+    /// A rename of `node` has happened after all.
+    fn has_been_renamed(&self, node: &Arc<Node>, from: &Bytes, to: &Bytes) -> Answer<()> {
+        let is_here = |node: &Arc<Node>, key: &Bytes| {
+            let found = self.nodes.find(&Place::File { key: key.clone() });
+            found.is_some_and(|found| Arc::ptr_eq(&found, node))
+        };
+        let replaced = self.nodes.find(&Place::File { key: to.clone() });
+        // Whoever writes to what has the name by now has been told nothing of a rename.
+        let is_taken = replaced.is_some_and(|own| own.file.lock().staged.is_some());
+        if is_taken || !is_here(node, from) {
+            return self.refuse(node, from, Errno::ESTALE);
+        }
+        self.forget_unborn(node, from);
+        self.lose_name(to);
+        self.nodes.move_file(from, to);
+        self.forget_name(from);
+        self.forget_name(to);
+        Ok(())
+    }
+
+    /// The version that this mount's transaction made of `key`.
     async fn find_commit(
         &self,
         key: &Bytes,
-        sequence: u64,
-        draft: &Draft,
+        uncertain: &Uncertain,
     ) -> Result<Option<Committed>, Error> {
+        let Uncertain { sequence, draft, renamed_to } = uncertain;
         let request = HistoryRequest {
             key: key.clone(),
             at_most: Revision::NONE,
@@ -64,13 +98,15 @@ impl Filesystem {
         let asked = tokio::time::timeout(timeout, self.keys.history(request)).await;
         match asked.unwrap_or(Err(Error::Timeout(timeout))) {
             Ok(versions) => {
-                let own = Some((self.mount_id, sequence));
+                let own = Some((self.mount_id, *sequence));
                 let found = versions.iter().position(|version| {
                     version.event.kind == ChangeKind::Put && maker(&version.stamp.note) == own
                 });
                 Ok(found.map(|index| {
                     let before = versions.get(index + 1).map(|version| &version.event.kv);
-                    let has_foreign_bytes = index > 0 || draft.lacks(before);
+                    // A rename carries all bytes.
+                    let has_foreign_bytes =
+                        index > 0 || (renamed_to.is_none() && draft.lacks(before));
                     Committed { kv: versions[index].event.kv.clone(), has_foreign_bytes }
                 }))
             }

@@ -55,6 +55,10 @@ impl Filesystem {
                 Some(node) => Some(node.commit.lock().await),
                 None => None,
             };
+            if let Some(node) = &node {
+                // A file that may be in the store already must not stay there.
+                self.read_back(node).await?;
+            }
             let is_unborn = node.as_ref().is_some_and(|node| self.is_unborn(node, &key));
             let is_done = is_unborn || self.unlink_stored(caller, &directory, &key).await?;
             if is_done {

@@ -17,7 +17,7 @@ use crate::node::{Node, Place};
 use crate::note::Operation;
 use crate::path::DirectoryKey;
 use crate::resolve::StandingFile;
-use crate::staged::{Basis, Committed, Draft, Life};
+use crate::staged::{Basis, Committed, Draft, Life, Uncertain};
 
 impl Filesystem {
     /// Renames the file `from`; `stored` is what the store has of it. False if what was seen does not
@@ -88,9 +88,16 @@ impl Filesystem {
         let mut note = operations(from, &draft.steps);
         note.push(Operation::Rename { from: from.clone(), to: new.key.clone() });
         let txn = Txn { compares, success, failure: old_site.surroundings() };
-        let answer = match self.propose(caller.uid, note, txn).await {
+        let sequence = self.next_sequence();
+        let answer = match self.propose_as(sequence, caller.uid, note, txn).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.rename_failed(&error, from, &new.key)),
+            Err(error) => {
+                if matches!(error, Error::OutcomeUnknown { .. }) {
+                    let (draft, renamed_to) = (draft.clone(), Some(new.key.clone()));
+                    self.read_back_later(node, Uncertain { sequence, draft, renamed_to });
+                }
+                return Err(self.rename_failed(&error, from, &new.key));
+            }
         };
         if !answer.succeeded {
             let found = Surroundings::new(&old_site, &answer.answers);

@@ -163,3 +163,45 @@ async fn bytes_appended_to_a_new_file_are_committed_when_it_is_idle() {
     open.close().await.unwrap();
     assert_eq!(mount.stored("/log").await.unwrap(), "12");
 }
+
+#[tokio::test]
+async fn a_rename_of_which_nobody_knew_is_read_back() {
+    for moment in [FailureMoment::Before, FailureMoment::After] {
+        for is_born in [false, true] {
+            let mount = Mount::empty();
+            if is_born {
+                put(&mount.memory, "/a", "1").await;
+            }
+            let open = match is_born {
+                true => mount.open("a", APPEND).await.unwrap(),
+                false => mount.create("a", CREATE | libc::O_TRUNC).await.unwrap(),
+            };
+            open.write(0, "2").await.unwrap();
+            mount.memory.fail_next_txn(moment, unknown());
+            assert_eq!(mount.rename("a", "b").await, Err(Errno::EIO));
+            open.close().await.unwrap();
+            let content = if is_born { "12" } else { "2" };
+            let (here, gone) = match moment {
+                FailureMoment::Before => ("a", "b"),
+                FailureMoment::After => ("b", "a"),
+            };
+            assert_eq!(mount.stored(&format!("/{here}")).await.as_deref(), Some(content));
+            assert_eq!(mount.stored(&format!("/{gone}")).await, None);
+            assert_eq!(mount.read(here).await.unwrap(), content);
+            assert_eq!(mount.stat(gone).await.map(drop), Err(Errno::ENOENT));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_of_which_nobody_knew_does_not_outlive_its_removal() {
+    let mount = Mount::empty();
+    let open = mount.create("f", CREATE | libc::O_TRUNC).await.unwrap();
+    open.write(0, "x").await.unwrap();
+    mount.memory.fail_next_txn(FailureMoment::After, unknown());
+    assert_eq!(open.flush().await, Err(Errno::EIO));
+    mount.unlink("f").await.unwrap();
+    assert_eq!(mount.stored("/f").await, None);
+    open.release().await.unwrap();
+    assert_eq!(mount.stored("/f").await, None);
+}
