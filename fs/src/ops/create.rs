@@ -41,14 +41,15 @@ struct Room {
 /// What stands at a name where something new is to be made.
 enum Spot {
     Free(Box<Room>),
-    /// A file, which may be opened instead.
+    /// A file.
     Taken,
 }
 
 impl Filesystem {
-    /// Creates and opens a file; opens the one that is there unless O_EXCL forbids it.
+    /// Creates and opens a file.
     ///
     /// # Errors
+    /// ESTALE if a file took the name since the kernel looked it up, EEXIST with O_EXCL;
     /// EEXIST, EISDIR, ENOTDIR, ENOENT for what is in the way; EPERM for names that are the file
     /// system's own; ENAMETOOLONG, EROFS, ENOSPC before anything is kept.
     pub async fn create(
@@ -66,12 +67,8 @@ impl Filesystem {
             Err(Errno::EEXIST) if !is_exclusive => return Err(Errno::EISDIR),
             Err(errno) => return Err(errno),
             Ok(Spot::Taken) if is_exclusive => return Err(Errno::EEXIST),
-            Ok(Spot::Taken) => {
-                let directory = self.live_directory(parent)?;
-                let found = self.found_component(&directory, &new_component(name)?).await?;
-                let opened = self.open(caller, found.node.ino, flags).await?;
-                return Ok((found, opened));
-            }
+            // Whether the caller may open it only the kernel can check: it looks the name up again.
+            Ok(Spot::Taken) => return Err(Errno::ESTALE),
         };
         let attributes = self.attributes_of_new(caller, &room, Kind::File, mode);
         let creation =
@@ -93,7 +90,7 @@ impl Filesystem {
         let mut unborn = self.unborn.lock();
         let place = (room.directory.clone(), room.component.clone());
         if unborn.contains_key(&place) {
-            return Err(Errno::EEXIST);
+            return Err(if creation.is_exclusive { Errno::EEXIST } else { Errno::ESTALE });
         }
         let node = self.node_of_unborn(&room.key, FileType::RegularFile);
         node.file.lock().stage(Staged::new_file(attributes, creation, charge, now()));

@@ -115,7 +115,15 @@ impl Mount {
         flags: i32,
     ) -> Answer<Open<'_>> {
         let (parent, name) = self.parent(path).await?;
-        let (found, opened) = self.fs.create(caller, parent, name, mode, flags).await?;
+        let (found, opened) = match self.fs.create(caller, parent, name, mode, flags).await {
+            // The kernel looks the name up anew, checks what it finds, and opens that.
+            Err(Errno::ESTALE) => {
+                let ino = self.ino(path).await?;
+                let handle = self.fs.open(caller, ino, flags).await?.handle;
+                return Ok(Open { mount: self, caller, ino, handle, flags });
+            }
+            created => created?,
+        };
         self.fs.nodes.count_lookup(&found.node);
         Ok(Open { mount: self, caller, ino: found.node.ino, handle: opened.handle, flags })
     }

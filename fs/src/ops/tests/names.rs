@@ -3,11 +3,25 @@
 use fuser::Errno;
 
 use super::super::SetAttr;
-use super::{CREATE, Mount, REWRITE, delete, keys, put};
+use super::{CREATE, Mount, REWRITE, USER, delete, keys, put};
 use crate::commit::key_value;
 use crate::path::DirectoryKey;
 
 const EXCLUSIVE: i32 = CREATE | libc::O_EXCL;
+
+#[tokio::test]
+async fn a_creation_opens_nothing_that_was_made_meanwhile() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/theirs", "x").await;
+    let _unborn = mount.create("unborn", CREATE).await.unwrap();
+    let flags = CREATE | libc::O_TRUNC;
+    for taken in ["theirs", "unborn"] {
+        let (parent, file) = mount.parent(taken).await.unwrap();
+        let opened = mount.fs.create(USER, parent, file, 0o600, flags).await;
+        assert_eq!(opened.map(|_| ()), Err(Errno::ESTALE), "{}", file.display());
+    }
+    assert_eq!(mount.read("theirs").await.unwrap(), "x");
+}
 
 #[tokio::test]
 async fn what_is_in_the_way_of_a_new_name_is_told() {
