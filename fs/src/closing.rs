@@ -22,7 +22,8 @@ use nix::unistd::Pid;
 /// What /proc says of a process and an inode: whether it could still write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holds {
-    Yes,
+    /// With so many descriptors, at least one.
+    Yes(usize),
     /// It has no descriptor of the inode that could write, or it is gone.
     No,
     /// The process is in another pid namespace, or /proc hides it.
@@ -50,19 +51,18 @@ pub(crate) fn holds(process: u32, ino: u64) -> Holds {
         Err(error) if error.kind() == ErrorKind::NotFound => return gone_or_hidden(process),
         Err(_) => return Holds::Unknown,
     };
+    let mut writing = 0;
     for entry in entries {
         let Ok(entry) = entry else { return gone_or_hidden(process) };
         match read(&entry.path()) {
-            Ok(text) if field(&text, "ino:") == Some(ino) && may_write(&text) => {
-                return Holds::Yes;
-            }
+            Ok(text) if field(&text, "ino:") == Some(ino) && may_write(&text) => writing += 1,
             Ok(_) => {}
             // Closed since it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(_) => return Holds::Unknown,
         }
     }
-    Holds::No
+    if writing == 0 { Holds::No } else { Holds::Yes(writing) }
 }
 
 /// Where /proc has no such process: gone, or hidden from this one (`hidepid`)?
@@ -108,10 +108,11 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let ino = file.metadata().unwrap().ino();
         let own = std::process::id();
-        assert_eq!(holds(own, ino), Holds::Yes);
+        assert_eq!(holds(own, ino), Holds::Yes(1));
         let copy = file.try_clone().unwrap();
+        assert_eq!(holds(own, ino), Holds::Yes(2));
         drop(file);
-        assert_eq!(holds(own, ino), Holds::Yes);
+        assert_eq!(holds(own, ino), Holds::Yes(1));
         drop(copy);
         assert_eq!(holds(own, ino), Holds::No);
     }
@@ -126,7 +127,7 @@ mod tests {
         let both = std::fs::File::options().read(true).write(true).open(&path).unwrap();
         let own = std::process::id();
         drop(writer);
-        assert_eq!(holds(own, ino), Holds::Yes);
+        assert_eq!(holds(own, ino), Holds::Yes(1));
         drop(both);
         assert_eq!(holds(own, ino), Holds::No);
     }
@@ -140,7 +141,7 @@ mod tests {
             .stdout(file.try_clone().unwrap())
             .spawn()
             .unwrap();
-        assert_eq!(holds(child.id(), ino), Holds::Yes);
+        assert_eq!(holds(child.id(), ino), Holds::Yes(1));
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(holds(child.id(), ino), Holds::No);

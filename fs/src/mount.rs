@@ -127,10 +127,7 @@ impl Mounted {
     /// # Errors
     /// Why it cannot be unmounted.
     pub async fn unmount(&self) -> io::Result<()> {
-        let refused = self.filesystem.commit_all(COMMIT_WAIT).await;
-        if refused > 0 {
-            tracing::warn!(refused, "files could not be committed before the unmount");
-        }
+        self.commit_staged().await;
         let deadline = Instant::now() + BUSY_WAIT;
         while self.is_still_there() {
             let mount_point = self.mount_point.clone();
@@ -146,8 +143,19 @@ impl Mounted {
                 }
             }
         }
-        // Whoever still stands in a mount that was taken away keeps the session alive.
-        tokio::time::timeout(DETACHED_WAIT, self.wait()).await.unwrap_or(Ok(()))
+        // Until here programs could still write; whoever stands in a mount that was taken away can
+        // even now, and keeps the session alive.
+        self.commit_staged().await;
+        let ended = tokio::time::timeout(DETACHED_WAIT, self.wait()).await;
+        self.commit_staged().await;
+        ended.unwrap_or(Ok(()))
+    }
+
+    async fn commit_staged(&self) {
+        let refused = self.filesystem.commit_all(COMMIT_WAIT).await;
+        if refused > 0 {
+            tracing::warn!(refused, "files could not be committed before the unmount");
+        }
     }
 
     /// Whether our mount is what stands at the mount point.

@@ -174,6 +174,21 @@ fn a_close_commits_although_the_same_process_reads_the_file() {
 }
 
 #[test]
+fn each_writer_of_one_process_commits_at_its_own_close() {
+    let mount = Mount::up();
+    mount.ok("echo base > f");
+    let open = || File::options().write(true).open(mount.path("f")).unwrap();
+    let (one, other) = (open(), open());
+    for (writer, at) in [(one, 0), (other, 2)] {
+        let before = mount.revision();
+        writer.write_all_at(b"XX", at).unwrap();
+        nix::unistd::close(writer).expect("nobody else changed it");
+        assert_eq!(mount.revision(), before + 1, "when close has returned it is stored");
+    }
+    assert_eq!(mount.ok("cat f"), "XXXX");
+}
+
+#[test]
 fn sed_in_place_gives_its_file_one_version() {
     let mount = Mount::up();
     mount.ok("echo limit=8 > limits; chmod 640 limits");

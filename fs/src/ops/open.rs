@@ -119,16 +119,29 @@ impl Filesystem {
         }
     }
 
-    /// Whether the opener of the handle has no descriptor of the file any more.
-    fn is_close(&self, handle: &FileHandle, ino: u64) -> bool {
+    /// Whether the opener of the handle has no descriptor of it any more. Each of its other handles
+    /// that may write has at least one descriptor: only what it holds beyond those can be a copy.
+    fn is_close(&self, handle: &Arc<FileHandle>, ino: u64) -> bool {
         match holds(handle.opener, ino) {
-            Holds::Yes => false,
+            Holds::Yes(descriptors) => descriptors <= self.other_writers(handle),
             Holds::No => true,
             Holds::Unknown => {
                 self.writing.blind_flushes.fetch_add(1, Ordering::Relaxed);
                 true
             }
         }
+    }
+
+    /// Other handles by which the opener of this one may write the file.
+    fn other_writers(&self, handle: &Arc<FileHandle>) -> usize {
+        let open = self.handles.files.all();
+        let others = open.iter().filter(|other| {
+            other.opener == handle.opener
+                && other.may_write()
+                && Arc::ptr_eq(&other.node, &handle.node)
+                && !Arc::ptr_eq(other, handle)
+        });
+        others.count()
     }
 
     /// Commits, and tells this handle's owner now rather than at its next call.
