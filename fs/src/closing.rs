@@ -141,7 +141,8 @@ mod tests {
             .stdout(file.try_clone().unwrap())
             .spawn()
             .unwrap();
-        assert_eq!(holds(child.id(), ino), Holds::Yes(1));
+        // A program that has just begun may still hold what closes at exec: one or more.
+        assert!(matches!(holds(child.id(), ino), Holds::Yes(_)));
         drop(child.stdin.take());
         child.wait().unwrap();
         assert_eq!(holds(child.id(), ino), Holds::No);
