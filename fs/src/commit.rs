@@ -31,6 +31,7 @@ use revfs_api::keyspace::{
 
 use self::origin::Authors;
 use self::transaction::{Site, Surroundings, Verdict, first_key, last_key};
+use crate::budget::Budget;
 use crate::errno::errno;
 use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Node, Place, Tree};
@@ -38,7 +39,7 @@ use crate::note::{Note, Operation};
 use crate::notices::Notice;
 use crate::path::DirectoryKey;
 use crate::refused::{RefusedCopies, RefusedCopy};
-use crate::staged::{Budget, Committed, Content, Draft, Step, Uncertain};
+use crate::staged::{Committed, Content, Draft, Step, Uncertain};
 
 /// Attempts of one commit while others keep changing what it rests on.
 const ATTEMPTS_MAX: usize = 10;

@@ -6,6 +6,7 @@
 //! [`revfs_api::KeySpace`].
 
 pub mod attributes;
+pub mod budget;
 mod closing;
 pub mod coherence;
 pub mod commit;

@@ -13,6 +13,7 @@ use fuser::{Errno, FileType};
 use revfs_api::keyspace::{Answer as KeyAnswer, Op, Read, Revision, Txn};
 
 use crate::attributes::{Attributes, Kind, Record, in_force_of_directory, record_key};
+use crate::budget::{Charge, OverBudget};
 use crate::commit::transaction::{Site, Surroundings};
 use crate::commit::{key_value, now};
 use crate::errno::{errno, name_errno};
@@ -22,7 +23,7 @@ use crate::note::Operation;
 use crate::ops::Opened;
 use crate::path::{CREATED_KEY_BYTES_MAX, DirectoryKey, Name, check_key, decode_name};
 use crate::resolve::Subject;
-use crate::staged::{Charge, Creation, OverBudget, Staged};
+use crate::staged::{Creation, Staged};
 
 /// Attempts while others keep changing the directory's marker or value.
 const ATTEMPTS_MAX: usize = 10;

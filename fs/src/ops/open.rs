@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use fuser::Errno;
 
+use crate::budget::Charge;
 use crate::closing::{Holds, holds, process_of};
 use crate::commit::{now, owner_of_staged};
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
 use crate::node::{Node, Place};
 use crate::ops::write::clear_set_ids;
-use crate::staged::{Basis, Charge, Staged, Step};
+use crate::staged::{Basis, Staged, Step};
 
 /// An open file, as the kernel is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

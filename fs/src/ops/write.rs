@@ -5,10 +5,11 @@ use std::sync::Arc;
 use fuser::Errno;
 
 use crate::attributes::Attributes;
+use crate::budget::{Charge, OverBudget};
 use crate::commit::now;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::node::Node;
-use crate::staged::{Basis, Charge, FileState, OverBudget, Position, Staged, Step};
+use crate::staged::{Basis, FileState, Position, Staged, Step};
 use crate::stored::StoredFile;
 
 /// One WRITE.

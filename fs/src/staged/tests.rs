@@ -5,11 +5,9 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::{collection, prop_assert, prop_assert_eq};
 use revfs_api::keyspace::{KeyValue, Revision, Time};
 
-use super::{
-    Basis, Budget, Charge, Committed, Content, Creation, FileState, OverBudget, Position, Staged,
-    Step,
-};
+use super::{Basis, Committed, Content, Creation, FileState, Position, Staged, Step};
 use crate::attributes::{Attributes, Kind};
+use crate::budget::{Budget, Charge, OverBudget};
 
 const NOW: Time = Time(7);
 
