@@ -12,6 +12,7 @@ mod compaction_clock;
 mod config;
 mod convert;
 mod data_dir;
+mod fields;
 pub mod grpc;
 mod housekeeping;
 mod local;

@@ -18,6 +18,7 @@
 use std::ops::Range;
 
 use super::{LogId, State, Vote};
+use crate::fields::Fields;
 
 pub(super) const HEADER_BYTES: u32 = 48;
 pub(super) const RECORD_HEADER_BYTES: u32 = 9;
@@ -317,36 +318,7 @@ pub(super) fn decode_record(bytes: &[u8], seed: u32) -> Option<(u32, Record<'_>)
     fields.0.is_empty().then_some((length, record))
 }
 
-/// Takes fields off the front of a byte string.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn bool(&mut self) -> Option<bool> {
-        match self.u8()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
+impl Fields<'_> {
     fn id(&mut self) -> Option<LogId> {
         Some(LogId { term: self.u64()?, index: self.u64()? })
     }
@@ -357,9 +329,5 @@ impl<'a> Fields<'a> {
 
     fn vote(&mut self) -> Option<Vote> {
         Some(Vote { term: self.u64()?, node: self.u64()?, committed: self.bool()? })
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
     }
 }

@@ -20,7 +20,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use super::group::{Fields, Position};
+use super::group::Position;
+use crate::fields::Fields;
 
 pub(super) const FORMAT_VERSION: u32 = 1;
 /// The header has a page of its own, so that no later write touches its sector.

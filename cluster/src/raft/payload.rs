@@ -13,6 +13,7 @@ use revfs_store::Position;
 use super::type_config::{
     CommittedLeaderId, EncodedCommand, Membership, RaftEntry, RaftLogId, StoredMembership,
 };
+use crate::fields::Fields;
 use crate::log;
 
 const KIND_BLANK: u8 = 0;
@@ -131,32 +132,9 @@ fn whole<T>(bytes: &[u8], decode: impl FnOnce(&mut Fields<'_>) -> Option<T>) -> 
     fields.0.is_empty().then_some(decoded)
 }
 
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[byte]| byte)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_be_bytes)
-    }
-
+impl Fields<'_> {
     fn length(&mut self) -> Option<usize> {
-        usize::try_from(self.take().map(u32::from_be_bytes)?).ok()
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.length()?;
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
+        usize::try_from(self.u32()?).ok()
     }
 
     fn log_id(&mut self) -> Option<RaftLogId> {
