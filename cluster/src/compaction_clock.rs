@@ -98,7 +98,7 @@ mod tests {
     fn store(directory: &std::path::Path, hours: u64) -> Store {
         let store = Store::create(&directory.join("store"), StoreOptions::default()).unwrap();
         for hour in 1..=hours {
-            let position = Position { index: hour, raft: Bytes::from_static(b"x") };
+            let position = Position { index: hour, term: 1, raft: Bytes::from_static(b"x") };
             let put = Op::put("key", hour.to_string());
             let command = Command {
                 time: Time(i64::try_from(hour).unwrap() * HOUR),

@@ -249,6 +249,7 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         | Refusal::LeaseNotFound
         | Refusal::LeaseExists
         | Refusal::LeaseIdZero
+        | Refusal::OtherTerm { .. }
         | Refusal::MoveOverlaps => api::Error::Invalid(refusal.to_string()),
     }
 }

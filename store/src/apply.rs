@@ -8,10 +8,11 @@ use bytes::Bytes;
 
 use crate::command::{Body, Command, Done, Outcome, Refusal};
 use crate::error::StoreError;
+use crate::lease;
 use crate::names::{NewRow, name_rows};
 use crate::schema::{
-    Tree, Want, attachment_row, decode_attachment, encode_attachment, encode_change,
-    encode_key_row, encode_lease, encode_stamp, key_row, lease_row, revision_row,
+    Tree, attachment_row, encode_attachment, encode_change, encode_key_row, encode_stamp, key_row,
+    revision_row,
 };
 use crate::txn::{Change, Changes, Stop};
 use crate::types::{LeaseId, Revision, Stamp, Time};
@@ -29,9 +30,11 @@ pub(crate) struct Application {
 
 impl Application {
     /// `previous` is the time of the current revision: time never runs back along revisions.
+    /// `term` is the log entry's.
     pub(crate) fn run(
         view: &ReadView,
         previous: Time,
+        term: u64,
         command: &Command,
     ) -> Result<Self, StoreError> {
         let time = command.time.max(previous);
@@ -46,13 +49,13 @@ impl Application {
                 compacted = Some(*revision);
                 (Done::Compacted, Changes::new(view, time))
             }),
-            Body::LeaseGrant { id, ttl_seconds } => {
-                let changes = Changes::new(view, time);
-                grant(&changes, *id, *ttl_seconds, &mut rows).map(|done| (done, changes))
-            }
-            Body::LeaseRevoke { id } => {
+            Body::LeaseGrant { .. }
+            | Body::LeaseRevoke { .. }
+            | Body::LeaseExpire { .. }
+            | Body::LeaseCheckpoint { .. } => {
                 let mut changes = Changes::new(view, time);
-                revoke(view, &mut changes, *id, &mut rows).map(|done| (done, changes))
+                let ran = lease::run(view, &mut changes, term, &command.body, &mut rows);
+                ran.map(|done| (done, changes))
             }
         };
         let (done, changes) = match result {
@@ -84,61 +87,6 @@ fn check_compact(view: &ReadView, requested: Revision) -> Result<(), Stop> {
         return Err(Refusal::Future { requested, current: view.current() }.into());
     }
     Ok(())
-}
-
-fn grant(
-    changes: &Changes<'_>,
-    id: LeaseId,
-    ttl_seconds: i64,
-    rows: &mut Vec<NewRow>,
-) -> Result<Done, Stop> {
-    if id == LeaseId::NONE {
-        return Err(Refusal::LeaseIdZero.into());
-    }
-    if changes.lease_exists(id)? {
-        return Err(Refusal::LeaseExists.into());
-    }
-    let row = lease_row(id);
-    let value = encode_lease(&row, ttl_seconds);
-    rows.push((Tree::Leases, Bytes::copy_from_slice(&row), Some(value.into())));
-    Ok(Done::LeaseGranted { id, ttl_seconds })
-}
-
-fn revoke(
-    view: &ReadView,
-    changes: &mut Changes<'_>,
-    id: LeaseId,
-    rows: &mut Vec<NewRow>,
-) -> Result<Done, Stop> {
-    if !changes.lease_exists(id)? {
-        return Err(Refusal::LeaseNotFound.into());
-    }
-    let keys = view.attached(id)?;
-    for key in &keys {
-        let version = view.version_at(key, view.current(), Want::Header)?;
-        let Some(version) = version.filter(|version| !version.tombstone) else {
-            let key = key.escape_ascii();
-            let reason = format!("key \"{key}\" of lease {} does not exist", id.0);
-            return Err(view.fault().close(&reason).into());
-        };
-        changes.delete_unbounded(&version.kv);
-    }
-    rows.push((Tree::Leases, Bytes::copy_from_slice(&lease_row(id)), None));
-    Ok(Done::LeaseRevoked { deleted: u64::try_from(keys.len()).unwrap_or(u64::MAX) })
-}
-
-impl ReadView {
-    /// The keys of a lease, sorted, as they are now (attachments have no history).
-    pub(crate) fn attached(&self, id: LeaseId) -> Result<Vec<Bytes>, StoreError> {
-        let from = lease_row(id);
-        let end = u64::from_be_bytes(from).checked_add(1).map(|end| end.to_be_bytes().to_vec());
-        let mut cursor = self.cursor(Tree::Attachments, &from, end)?;
-        let mut keys = Vec::new();
-        while let Some(row) = cursor.next().map_err(|e| self.lmdb(&e))? {
-            keys.push(decode_attachment(row.key(), row.value()).map_err(|e| self.row(&e))?);
-        }
-        Ok(keys)
-    }
 }
 
 /// The rows of a revision in every tree.

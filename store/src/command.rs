@@ -41,6 +41,20 @@ pub enum Body {
     LeaseRevoke {
         id: LeaseId,
     },
+    /// Revokes a lease whose time is over by the clock of the leader of `term`. Does nothing in an
+    /// entry of another term: a later leader has given the lease new time.
+    LeaseExpire {
+        id: LeaseId,
+        term: u64,
+    },
+    /// Notes how much time leases had left by the clock of the leader of `term`, so that the next
+    /// leader does not begin anew. As above in an entry of another term; leases that are gone
+    /// meanwhile are passed over.
+    LeaseCheckpoint {
+        term: u64,
+        /// Seconds left; 0 = its full time.
+        remaining: Vec<(LeaseId, i64)>,
+    },
 }
 
 /// The answer of apply: the same on every member.
@@ -55,8 +69,17 @@ pub struct Outcome {
 pub enum Done {
     Txn(TxnAnswer),
     Compacted,
-    LeaseGranted { id: LeaseId, ttl_seconds: i64 },
-    LeaseRevoked { deleted: u64 },
+    LeaseGranted {
+        id: LeaseId,
+        ttl_seconds: i64,
+    },
+    /// Also of an expiry.
+    LeaseRevoked {
+        deleted: u64,
+    },
+    LeasesNoted {
+        leases: u64,
+    },
 }
 
 /// Why a command changed nothing.
@@ -79,6 +102,8 @@ pub enum Refusal {
     LeaseExists,
     #[error("lease id 0 means no lease")]
     LeaseIdZero,
+    #[error("decided by the leader of term {decided}, but this is an entry of term {entry}")]
+    OtherTerm { decided: u64, entry: u64 },
     #[error("revision {requested} is compacted: history begins at {compacted}")]
     Compacted { requested: Revision, compacted: Revision },
     #[error("revision {requested} is in the future: the current one is {current}")]
@@ -105,6 +130,8 @@ mod tag {
     pub(super) const BODY_COMPACT: u8 = 2;
     pub(super) const BODY_LEASE_GRANT: u8 = 3;
     pub(super) const BODY_LEASE_REVOKE: u8 = 4;
+    pub(super) const BODY_LEASE_EXPIRE: u8 = 5;
+    pub(super) const BODY_LEASE_CHECKPOINT: u8 = 6;
 
     pub(super) const OP_PUT: u8 = 1;
     pub(super) const OP_DELETE: u8 = 2;
@@ -161,6 +188,20 @@ impl Command {
                 out.0.u8(tag::BODY_LEASE_REVOKE);
                 out.0.i64(id.0);
             }
+            Body::LeaseExpire { id, term } => {
+                out.0.u8(tag::BODY_LEASE_EXPIRE);
+                out.0.i64(id.0);
+                out.0.u64(*term);
+            }
+            Body::LeaseCheckpoint { term, remaining } => {
+                out.0.u8(tag::BODY_LEASE_CHECKPOINT);
+                out.0.u64(*term);
+                out.count(remaining.len())?;
+                for (id, seconds) in remaining {
+                    out.0.i64(id.0);
+                    out.0.i64(*seconds);
+                }
+            }
         }
         Ok(out.0.into_vec().into())
     }
@@ -189,6 +230,14 @@ impl Command {
                 ttl_seconds: input.reader.i64("ttl")?,
             },
             tag::BODY_LEASE_REVOKE => Body::LeaseRevoke { id: LeaseId(input.reader.i64("lease")?) },
+            tag::BODY_LEASE_EXPIRE => Body::LeaseExpire {
+                id: LeaseId(input.reader.i64("lease")?),
+                term: input.reader.u64("term")?,
+            },
+            tag::BODY_LEASE_CHECKPOINT => Body::LeaseCheckpoint {
+                term: input.reader.u64("term")?,
+                remaining: input.remaining()?,
+            },
             other => return Err(input.unknown("body", other)),
         };
         input.reader.end("command")?;
@@ -345,6 +394,12 @@ impl Decoder<'_> {
             return Err(self.unknown(field, byte));
         }
         Ok(std::array::from_fn(|bit| (byte >> bit) & 1 == 1))
+    }
+
+    fn remaining(&mut self) -> Result<Vec<(LeaseId, i64)>, DecodeError> {
+        let leases = self.reader.count("leases")?;
+        let one = |_| Ok((LeaseId(self.reader.i64("lease")?), self.reader.i64("remaining")?));
+        (0..leases).map(one).collect()
     }
 
     fn range(&mut self) -> Result<KeyRange, DecodeError> {

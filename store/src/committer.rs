@@ -120,7 +120,7 @@ fn rotate(state: &mut State) {
         current: state.current,
         compacted: state.compacted,
         time: state.time,
-        applied: state.applied.as_ref().map(|p| (p.index, p.raft.clone())),
+        applied: state.applied.as_ref().map(|p| (p.index, p.term, p.raft.clone())),
         pass: state.pass,
     });
 }
@@ -128,8 +128,7 @@ fn rotate(state: &mut State) {
 fn batch(state: MutexGuard<'_, State>, durable_compacted: Revision) -> Option<Batch> {
     let layer = Arc::clone(state.layers.committing.as_ref()?);
     let row = state.rotated.clone()?;
-    let position =
-        row.applied.as_ref().map(|(index, raft)| Position { index: *index, raft: raft.clone() });
+    let position = row.applied.clone().map(|(index, term, raft)| Position { index, term, raft });
     Some(Batch { layer, position, state: row, durable_compacted })
 }
 

@@ -30,6 +30,7 @@ mod escape;
 mod fault;
 mod history;
 mod interval;
+mod lease;
 mod names;
 mod overlay;
 mod page;

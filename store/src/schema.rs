@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::escape::{TERMINATOR, escape_into, unescape};
-use crate::types::{Author, LeaseId, Revision, Stamp, Time};
+use crate::types::{Author, Lease, LeaseId, Revision, Stamp, Time};
 
 mod state;
 mod version;
@@ -398,7 +398,7 @@ pub fn decode_stamp(row: &[u8], value: &[u8]) -> Result<Stamp, RowError> {
     read().map_err(row_error(Tree::Times, row))
 }
 
-// ---- leases: id -> ttl; attachments: id, key -> nothing -------------------------------------------
+// ---- leases: id -> ttl, remaining; attachments: id, key -> nothing -------------------------------------------
 
 /// Lease ids in numeric order, negative ones first.
 #[must_use]
@@ -407,19 +407,24 @@ pub fn lease_row(id: LeaseId) -> [u8; 8] {
 }
 
 #[must_use]
-pub fn encode_lease(row: &[u8], ttl_seconds: i64) -> Vec<u8> {
-    sealed(Tree::Leases, row, &ttl_seconds.to_be_bytes())
+pub fn encode_lease(row: &[u8], lease: &Lease) -> Vec<u8> {
+    let mut body = Writer::with_capacity(16);
+    body.i64(lease.ttl_seconds);
+    body.i64(lease.remaining_seconds);
+    sealed(Tree::Leases, row, body.as_slice())
 }
 
 /// # Errors
 /// A row whose checksum or length is wrong.
-pub fn decode_lease(row: &[u8], value: &[u8]) -> Result<(LeaseId, i64), RowError> {
+pub fn decode_lease(row: &[u8], value: &[u8]) -> Result<Lease, RowError> {
     let read = || {
         check_length(row, 8)?;
-        check_length(value, 12)?;
+        check_length(value, 20)?;
         let id = LeaseId(Reader::new(row).i64("lease")? ^ i64::MIN);
-        let ttl = Reader::new(opened(Tree::Leases, row, value)?).i64("ttl")?;
-        Ok((id, ttl))
+        let mut reader = Reader::new(opened(Tree::Leases, row, value)?);
+        let ttl_seconds = reader.i64("ttl")?;
+        let remaining_seconds = reader.i64("remaining")?;
+        Ok(Lease { id, ttl_seconds, remaining_seconds })
     };
     read().map_err(row_error(Tree::Leases, row))
 }

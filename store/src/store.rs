@@ -75,6 +75,8 @@ impl Default for StoreOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Position {
     pub index: u64,
+    /// Term of the entry: what a leader decided by its clock counts only in its own term.
+    pub term: u64,
     /// Log id and membership as the cluster encodes them; opaque here. Empty before the first entry.
     pub raft: Bytes,
 }
@@ -200,7 +202,7 @@ impl Store {
         row: StateRow,
     ) -> Result<Self, OpenError> {
         let path = environment.path().to_path_buf();
-        let applied = row.applied.map(|(index, raft)| Position { index, raft });
+        let applied = row.applied.map(|(index, term, raft)| Position { index, term, raft });
         let state = State {
             current: row.current,
             compacted: row.compacted,
@@ -247,7 +249,7 @@ impl Store {
         let callbacks = self.shared.writer.lock();
         let (view, time, layer) = self.begin(&position)?;
         let before = view.current();
-        let application = Application::run(&view, time, command);
+        let application = Application::run(&view, time, position.term, command);
         let application = application.inspect_err(|_| self.abandon_entry())?;
         let Application { outcome, rows, time, compacted } = application;
         for (tree, row, value) in rows {

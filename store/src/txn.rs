@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::command::Refusal;
 use crate::compare::choose;
 use crate::error::{ReadError, StoreError};
-use crate::schema::{KeyRow, Tree, Want, lease_row};
+use crate::schema::{KeyRow, Want};
 use crate::types::{
     KeyRange, KeyValue, LeaseId, Op, OpAnswer, RangeQuery, RangeResult, Revision, TXN_ROWS_MAX,
     TXN_VALUE_BYTES_MAX, Time, Txn, TxnAnswer,
@@ -194,8 +194,8 @@ impl<'v> Changes<'v> {
         Ok(found.filter(|version| !version.tombstone).map(|version| version.kv))
     }
 
-    pub(crate) fn lease_exists(&self, id: LeaseId) -> Result<bool, StoreError> {
-        Ok(self.view.get_row(Tree::Leases, &lease_row(id))?.is_some())
+    fn lease_exists(&self, id: LeaseId) -> Result<bool, StoreError> {
+        Ok(self.view.lease(id)?.is_some())
     }
 
     /// The living versions of a range before the transaction, without what it deleted already.

@@ -60,6 +60,15 @@ impl LeaseId {
     pub const NONE: Self = Self(0);
 }
 
+/// A lease as the store keeps it. When it ends is known to the leader alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    pub id: LeaseId,
+    pub ttl_seconds: i64,
+    /// What was left of it at the last checkpoint; 0 = all.
+    pub remaining_seconds: i64,
+}
+
 /// One version of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyValue {

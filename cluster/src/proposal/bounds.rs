@@ -22,7 +22,11 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
             let mut size = Size::default();
             size.txn(txn)
         }
-        Body::Compact { .. } | Body::LeaseGrant { .. } | Body::LeaseRevoke { .. } => Ok(()),
+        Body::Compact { .. }
+        | Body::LeaseGrant { .. }
+        | Body::LeaseRevoke { .. }
+        | Body::LeaseExpire { .. }
+        | Body::LeaseCheckpoint { .. } => Ok(()),
     }
 }
 

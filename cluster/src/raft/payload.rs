@@ -73,7 +73,7 @@ pub(super) fn to_position(id: RaftLogId, membership: &StoredMembership) -> Posit
         }
     }
     put_membership(&mut bytes, membership.membership());
-    Position { index: id.index, raft: bytes.into() }
+    Position { index: id.index, term: id.leader_id.term, raft: bytes.into() }
 }
 
 /// What [`to_position`] wrote; `None` and the empty membership before the first entry.

@@ -37,8 +37,8 @@ pub struct StateRow {
     pub compacted: Option<Revision>,
     /// Time of the current revision.
     pub time: Time,
-    /// Index and opaque bytes of the last applied log entry; `None` before the first.
-    pub applied: Option<(u64, Bytes)>,
+    /// Index, term and opaque bytes of the last applied log entry; `None` before the first.
+    pub applied: Option<(u64, u64, Bytes)>,
     pub pass: CompactionPass,
 }
 
@@ -66,9 +66,10 @@ pub fn encode_state(state: &StateRow) -> Vec<u8> {
     body.u64(state.pass.next.0);
     match &state.applied {
         None => body.u8(0),
-        Some((index, raft)) => {
+        Some((index, term, raft)) => {
             body.u8(1);
             body.u64(*index);
+            body.u64(*term);
             body.bytes(raft).expect("a log id and a membership are far below 4 GiB");
         }
     }
@@ -98,7 +99,8 @@ pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
             0 => None,
             1 => {
                 let index = reader.u64("applied index")?;
-                Some((index, Bytes::copy_from_slice(reader.bytes("raft")?)))
+                let term = reader.u64("applied term")?;
+                Some((index, term, Bytes::copy_from_slice(reader.bytes("raft")?)))
             }
             other => {
                 return Err(reader.error("applied", Problem::UnknownTag { tag: u32::from(other) }));

@@ -30,7 +30,7 @@ fn options() -> StoreOptions {
 }
 
 fn position(index: u64) -> Position {
-    Position { index, raft: Bytes::new() }
+    Position { index, term: 1, raft: Bytes::new() }
 }
 
 /// At revision `n + 1` every key holds `n`.

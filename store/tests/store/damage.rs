@@ -22,7 +22,7 @@ fn sample() -> TempDir {
     let mut index = 0;
     let mut apply = |ops: Vec<Op>| {
         index += 1;
-        let position = Position { index, raft: Bytes::from_static(b"position") };
+        let position = Position { index, term: 1, raft: Bytes::from_static(b"position") };
         let command = crate::scenario::command(ops, Time(i64::try_from(index).unwrap()));
         store.apply(position, &command).unwrap().result.unwrap();
         store.commit().unwrap();
@@ -189,7 +189,7 @@ fn a_damaged_value_closes_the_store_when_it_is_read() {
     let error = view.get(Revision::NONE, b"/big", false).unwrap_err().to_string();
     assert!(error.contains("/big") && error.contains("checksum"), "{error}");
     // The store stays closed: nothing after the damage is trusted.
-    let position = Position { index: 10, raft: Bytes::new() };
+    let position = Position { index: 10, term: 1, raft: Bytes::new() };
     let command = crate::scenario::command(vec![Op::put("/x", "y")], Time(0));
     let refused = store.apply(position, &command).unwrap_err().to_string();
     assert!(refused.contains("/big"), "{refused}");

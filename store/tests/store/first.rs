@@ -18,7 +18,7 @@ fn what_was_put_is_read_before_and_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::create(dir.path(), StoreOptions::default()).unwrap();
     for index in 1..=3 {
-        let position = Position { index, raft: Bytes::from_static(b"raft") };
+        let position = Position { index, term: 1, raft: Bytes::from_static(b"raft") };
         let outcome = store.apply(position, &put("/a", "x", 7)).unwrap();
         assert_eq!(outcome.revision, Revision(index + 1));
     }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use revfs_store::schema::{
     KeyRow, StateRow, Tree, Want, decode_attachment, decode_change, decode_directory,
     decode_format, decode_key_row, decode_lease, decode_name, decode_revision_row, decode_stamp,
-    decode_state, encode_change, encode_directory, encode_key_row, encode_name, encode_stamp,
-    encode_state, key_of_prefix, key_row, name_of_prefix, split_descending,
+    decode_state, encode_change, encode_directory, encode_key_row, encode_lease, encode_name,
+    encode_stamp, encode_state, key_of_prefix, key_row, lease_row, name_of_prefix,
+    split_descending,
 };
 use revfs_store::types::{
-    Author, KeyRange, KeyValue, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX, Time, Txn,
+    Author, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX, Time, Txn,
 };
 use revfs_store::{Body, Command, EncodeError};
 
@@ -129,7 +130,7 @@ fn damaged_rows_of_the_other_trees_are_refused() {
         current: Revision(8),
         compacted: Some(Revision(4)),
         time: Time(-3),
-        applied: Some((77, Bytes::from_static(b"raft"))),
+        applied: Some((77, 3, Bytes::from_static(b"raft"))),
         pass: Default::default(),
     };
     assert_eq!(decode_state(&encode_state(&state)).unwrap(), state);
@@ -150,6 +151,11 @@ fn damaged_rows_of_the_other_trees_are_refused() {
     refuses(&encode_stamp(&main, &stamp), &|v| decode_stamp(&main, v).is_ok(), &mut r);
     refuses(&encode_change(&main, true, b"/k"), &|v| decode_change(&main, v).is_ok(), &mut r);
     refuses(&encode_name(b"row", true), &|v| decode_name(b"row", v).is_ok(), &mut r);
+    let row = lease_row(LeaseId(-5));
+    let lease = Lease { id: LeaseId(-5), ttl_seconds: 60, remaining_seconds: 7 };
+    let value = encode_lease(&row, &lease);
+    assert_eq!(decode_lease(&row, &value).unwrap(), lease);
+    refuses(&value, &|v| decode_lease(&row, v).is_ok(), &mut r);
     let directory = encode_directory(b"row", 3, Time(4));
     refuses(&directory, &|v| decode_directory(b"row", v).is_ok(), &mut r);
 }

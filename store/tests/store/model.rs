@@ -52,7 +52,11 @@ impl Bench {
         assert_eq!(Command::decode(&encoded).unwrap(), command);
         let index = u64::try_from(self.log.len()).unwrap() + 1;
         let outcome = self.store().apply(position(index), &command).unwrap();
-        assert_eq!(outcome, self.reference.apply(&command), "command {index}: {command:?}");
+        assert_eq!(
+            outcome,
+            self.reference.apply(position(index).term, &command),
+            "command {index}: {command:?}"
+        );
         self.log.push((command, outcome));
     }
 
@@ -121,7 +125,9 @@ impl Bench {
 }
 
 fn position(index: u64) -> Position {
-    Position { index, raft: Bytes::from(format!("raft {index}")) }
+    // The commands of a clock say term 1 or 2 at random: some count before, some after the change.
+    let term = if index <= 4_000 { 1 } else { 2 };
+    Position { index, term, raft: Bytes::from(format!("raft {index}")) }
 }
 
 fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
@@ -137,6 +143,20 @@ fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
     let after = if r.one_in(2) { Bytes::new() } else { random::key(r) };
     let query = ListQuery { directory, after, limit: r.index(4), with_values: r.one_in(2) };
     assert_eq!(view.list(at, &query), reference.list(at, &query), "{query:?} at {at}");
+    check_leases(view, reference, r);
+}
+
+fn check_leases(view: &ReadView, reference: &Reference, r: &mut Random) {
+    let expected = reference.leases();
+    assert_eq!(view.leases(None, usize::MAX).unwrap(), expected);
+    let id = random::lease(r);
+    let above = expected.iter().filter(|lease| lease.id > id).take(2).copied();
+    assert_eq!(view.leases(Some(id), 2).unwrap(), above.collect::<Vec<_>>());
+    let own = expected.iter().find(|lease| lease.id == id).copied();
+    assert_eq!(view.lease(id).unwrap(), own);
+    if own.is_some() {
+        assert_eq!(view.lease_keys(id).unwrap(), reference.lease_keys(id), "keys of {id:?}");
+    }
 }
 
 fn check_past(view: &ReadView, reference: &Reference, r: &mut Random, time: i64) {

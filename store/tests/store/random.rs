@@ -146,7 +146,7 @@ fn value(r: &mut Random) -> Bytes {
     Bytes::from_static(r.pick(VALUES))
 }
 
-fn lease(r: &mut Random) -> LeaseId {
+pub(crate) fn lease(r: &mut Random) -> LeaseId {
     LeaseId(r.pick(&[0, 0, 0, 1, 2, -3, 9]))
 }
 
@@ -235,9 +235,14 @@ fn txn(r: &mut Random, compacted: u64, current: u64, depth: u64) -> Txn {
 pub(crate) fn command(r: &mut Random, compacted: u64, current: u64, time: i64) -> Command {
     let body = match r.below(200) {
         0 => Body::Compact { revision: revision(r, compacted, current) },
-        1..8 => Body::LeaseGrant { id: lease(r), ttl_seconds: 5 },
-        8..13 => Body::LeaseRevoke { id: lease(r) },
-        13..90 => Body::Txn(Txn { success: vec![op(r, compacted, current, 3)], ..Txn::default() }),
+        1..8 => Body::LeaseGrant { id: lease(r), ttl_seconds: i64::try_from(r.below(9)).unwrap() },
+        8..11 => Body::LeaseRevoke { id: lease(r) },
+        11..14 => Body::LeaseExpire { id: lease(r), term: 1 + r.below(2) },
+        14..16 => Body::LeaseCheckpoint {
+            term: 1 + r.below(2),
+            remaining: (0..r.below(3)).map(|seconds| (lease(r), seconds.cast_signed())).collect(),
+        },
+        16..90 => Body::Txn(Txn { success: vec![op(r, compacted, current, 3)], ..Txn::default() }),
         _ => Body::Txn(txn(r, compacted, current, 1)),
     };
     let principal = if r.one_in(2) { "alice" } else { "" };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use revfs_store::schema::Tree;
 use revfs_store::types::{
     ChangeKind, ChangesQuery, ChangesResult, Compare, CompareResult, CompareTarget, DirectoryState,
-    Event, KeyValue, LeaseId, ListEntry, ListQuery, ListResult, Op, RangeQuery, RangeResult,
+    Event, KeyValue, Lease, LeaseId, ListEntry, ListQuery, ListResult, Op, RangeQuery, RangeResult,
     Revision, RevisionEvents, Stamp, Time, Txn, TxnAnswer,
 };
 use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
@@ -39,7 +39,8 @@ pub(crate) struct Reference {
     stamps: BTreeMap<u64, Stamp>,
     /// Changes of each revision in order, with the new version.
     events: BTreeMap<u64, Vec<Event>>,
-    leases: BTreeSet<i64>,
+    /// Granted and remaining seconds.
+    leases: BTreeMap<i64, (i64, i64)>,
 }
 
 fn count(length: usize) -> u64 {
@@ -90,7 +91,7 @@ impl Reference {
             moments: [(1, Rc::default())].into(),
             stamps: [(1, Stamp { revision: Revision(1), ..Stamp::default() })].into(),
             events: BTreeMap::new(),
-            leases: BTreeSet::new(),
+            leases: BTreeMap::new(),
         }
     }
 
@@ -102,23 +103,57 @@ impl Reference {
         &self.moments[&self.current]
     }
 
-    pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
+    pub(crate) fn apply(&mut self, term: u64, command: &Command) -> Outcome {
         let time = command.time.0.max(self.time);
         let result = match &command.body {
             Body::Txn(txn) => self.txn(txn, time, command).map(Done::Txn),
             Body::Compact { revision } => self.compact(*revision).map(|()| Done::Compacted),
             Body::LeaseGrant { id, ttl_seconds } => match id.0 {
                 0 => Err(Refusal::LeaseIdZero),
-                own if !self.leases.insert(own) => Err(Refusal::LeaseExists),
-                _ => Ok(Done::LeaseGranted { id: *id, ttl_seconds: *ttl_seconds }),
+                own if self.leases.contains_key(&own) => Err(Refusal::LeaseExists),
+                own => {
+                    self.leases.insert(own, (*ttl_seconds, 0));
+                    Ok(Done::LeaseGranted { id: *id, ttl_seconds: *ttl_seconds })
+                }
             },
             Body::LeaseRevoke { id } => self.revoke(*id, time, command),
+            Body::LeaseExpire { term: decided, .. }
+            | Body::LeaseCheckpoint { term: decided, .. }
+                if *decided != term =>
+            {
+                Err(Refusal::OtherTerm { decided: *decided, entry: term })
+            }
+            Body::LeaseExpire { id, .. } => self.revoke(*id, time, command),
+            Body::LeaseCheckpoint { remaining, .. } => {
+                let mut leases = 0;
+                for (id, seconds) in remaining {
+                    if let Some((_, left)) = self.leases.get_mut(&id.0) {
+                        *left = *seconds;
+                        leases += 1;
+                    }
+                }
+                Ok(Done::LeasesNoted { leases })
+            }
         };
         Outcome { revision: Revision(self.current), result }
     }
 
+    pub(crate) fn leases(&self) -> Vec<Lease> {
+        let lease = |(&id, &(ttl_seconds, remaining_seconds)): (&i64, &(i64, i64))| Lease {
+            id: LeaseId(id),
+            ttl_seconds,
+            remaining_seconds,
+        };
+        self.leases.iter().map(lease).collect()
+    }
+
+    pub(crate) fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        let kvs = self.now().keys.values().filter(|kv| kv.lease == id);
+        kvs.map(|kv| kv.key.clone()).collect()
+    }
+
     fn revoke(&mut self, id: LeaseId, time: i64, command: &Command) -> Result<Done, Refusal> {
-        if !self.leases.remove(&id.0) {
+        if self.leases.remove(&id.0).is_none() {
             return Err(Refusal::LeaseNotFound);
         }
         let mut run = self.run(time);
@@ -223,7 +258,7 @@ impl Reference {
                     if (*ignore_value || *ignore_lease) && !self.now().keys.contains_key(key) {
                         return Err(Refusal::KeyNotFound);
                     }
-                    if !ignore_lease && lease.0 != 0 && !self.leases.contains(&lease.0) {
+                    if !ignore_lease && lease.0 != 0 && !self.leases.contains_key(&lease.0) {
                         return Err(Refusal::LeaseNotFound);
                     }
                 }

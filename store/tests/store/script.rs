@@ -1,7 +1,7 @@
 //! The scenarios under store/testdata: commands and what the store answers, as text.
 //!
 //! A file is made of blocks: commands, a line `----`, the answers, an empty line. Each file starts
-//! with an empty store; every block is run again after a restart of the store, so that its reads are
+//! with an empty store and its entries have term 1; every block is run again after a restart of the store, so that its reads are
 //! checked on the overlay and on LMDB. `REVFS_UPDATE=1` rewrites the answers: read the difference.
 
 mod parse;
@@ -41,7 +41,7 @@ impl Scenario {
             claimed: "alice@host".to_owned(),
         };
         let command = Command { time, author, note: Bytes::new(), body };
-        let position = Position { index: self.index, raft: Bytes::new() };
+        let position = Position { index: self.index, term: 1, raft: Bytes::new() };
         let outcome = self.store.as_ref().unwrap().apply(position, &command).unwrap();
         print::outcome(&outcome)
     }
@@ -100,6 +100,13 @@ impl Scenario {
                 print::read(view.changes(&query), print::changes)
             }
             Action::At(time) => print::read(view.revision_at(*time), |found| found.to_string()),
+            Action::Leases(after, limit) => print::leases(&view.leases(*after, *limit).unwrap()),
+            Action::Lease(id) => {
+                let found = view.lease(*id).unwrap().map(|lease| print::leases(&[lease]));
+                let keys = view.lease_keys(*id).unwrap();
+                let keys: Vec<_> = keys.iter().map(|key| key.escape_ascii().to_string()).collect();
+                format!("{}: {}", found.unwrap_or_else(|| "none".into()), keys.join(" "))
+            }
             Action::Revision => {
                 format!("current {} compacted {}", view.current(), view.compacted())
             }

@@ -33,7 +33,7 @@ impl Drop for SmallDisk {
 }
 
 fn put(store: &Store, index: u64, bytes: usize) {
-    let position = Position { index, raft: Bytes::new() };
+    let position = Position { index, term: 1, raft: Bytes::new() };
     let op = Op::put(format!("/file{index}"), vec![b'x'; bytes]);
     store.apply(position, &command(vec![op], Time(1))).unwrap().result.unwrap();
 }

@@ -138,7 +138,7 @@ impl Run<'_> {
             if self.keys.get(key).is_some_and(|own| own.mod_revision == kv.mod_revision) {
                 continue;
             }
-            let known = self.reference.leases.contains(&kv.lease.0);
+            let known = self.reference.leases.contains_key(&kv.lease.0);
             let lease = if known { kv.lease } else { LeaseId(0) };
             self.put(key, kv.value.clone(), lease, Some(kv));
             put += 1;

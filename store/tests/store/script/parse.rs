@@ -1,7 +1,7 @@
 //! The words of a scenario.
 //!
 //! `KEY`, `PREFIX*`, `START..END` and `START..` are ranges; `""` is the empty key; `name=value` words
-//! are options. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
+//! are options; `expire LEASE TERM` and `checkpoint TERM LEASE=SECONDS…` are a leader's. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
 
 use bytes::Bytes;
 use revfs_store::Body;
@@ -20,6 +20,8 @@ pub(super) enum Action {
     Changes(Revision, Revision, KeyRange),
     At(Time),
     Revision,
+    Leases(Option<LeaseId>, usize),
+    Lease(LeaseId),
 }
 
 pub(super) struct Lines<'t> {
@@ -105,8 +107,26 @@ impl<'t> Lines<'t> {
             "compact" => Action::Apply(Body::Compact { revision: Revision(number(words[1])) }),
             "grant" => {
                 let id = LeaseId(number(words[1]));
-                Action::Apply(Body::LeaseGrant { id, ttl_seconds: 60 })
+                let ttl_seconds = option(&words, "ttl").map_or(60, number);
+                Action::Apply(Body::LeaseGrant { id, ttl_seconds })
             }
+            "expire" => {
+                let (id, term) = (LeaseId(number(words[1])), number(words[2]));
+                Action::Apply(Body::LeaseExpire { id, term })
+            }
+            "checkpoint" => {
+                let remaining = words[2..].iter().map(|word| {
+                    let (id, seconds) = word.split_once('=').expect("LEASE=SECONDS");
+                    (LeaseId(number(id)), number(seconds))
+                });
+                let (term, remaining) = (number(words[1]), remaining.collect());
+                Action::Apply(Body::LeaseCheckpoint { term, remaining })
+            }
+            "leases" => {
+                let after = option(&words, "after").map(|id| LeaseId(number(id)));
+                Action::Leases(after, option(&words, "limit").map_or(usize::MAX, number))
+            }
+            "lease" => Action::Lease(LeaseId(number(words[1]))),
             "revoke" => Action::Apply(Body::LeaseRevoke { id: LeaseId(number(words[1])) }),
             "get" => Action::Get(revision(&words), range_query(&words)),
             "list" => {

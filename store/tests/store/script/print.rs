@@ -1,8 +1,8 @@
 //! Answers as text, everything in them visible.
 
 use revfs_store::types::{
-    ChangeKind, ChangesResult, DirectoryState, Event, KeyValue, ListResult, OpAnswer, RangeResult,
-    TxnAnswer,
+    ChangeKind, ChangesResult, DirectoryState, Event, KeyValue, Lease, ListResult, OpAnswer,
+    RangeResult, TxnAnswer,
 };
 use revfs_store::{Done, Outcome, ReadError};
 
@@ -59,6 +59,14 @@ pub(super) fn kv(kv: &KeyValue) -> String {
         text += &format!(" content {} birth {}", kv.content_revision, kv.birth_revision);
     }
     text
+}
+
+pub(super) fn leases(leases: &[Lease]) -> String {
+    let line = |lease: &Lease| {
+        let Lease { id, ttl_seconds, remaining_seconds } = lease;
+        format!("lease {} ttl {ttl_seconds} remaining {remaining_seconds}", id.0)
+    };
+    leases.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 pub(super) fn range(found: RangeResult) -> String {
