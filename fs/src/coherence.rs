@@ -157,7 +157,7 @@ impl Filesystem {
         Ok(watch)
     }
 
-    async fn follow(&self, mut watch: Box<dyn Watch>) -> Error {
+    pub(crate) async fn follow(&self, mut watch: Box<dyn Watch>) -> Error {
         loop {
             match watch.next().await {
                 Ok(events) => {
@@ -216,6 +216,7 @@ impl Filesystem {
         let Some(node) = self.nodes.find(&Place::File { key: key.clone() }) else { return };
         {
             let mut file = node.file.lock();
+            file.content_changes += 1;
             if file.staged.is_some() {
                 return;
             }
@@ -307,6 +308,7 @@ impl Filesystem {
     fn drop_all_content(&self) {
         for node in self.nodes.all() {
             let mut file = node.file.lock();
+            file.content_changes += 1;
             if file.staged.is_none() {
                 file.content = None;
             }

@@ -278,7 +278,8 @@ impl Filesystem {
         let (staged, was_unborn) = {
             let mut state = node.file.lock();
             state.has_stale_pages = true;
-            state.content = None;
+            state.drop_content();
+            state.refused = Some((state.generation, errno));
             state.generation += 1;
             let was_unborn = state.life.is_unborn();
             state.is_private |= was_unborn;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,6 +20,9 @@ pub struct FileHandle {
     pub opener: u32,
     /// A refused commit that this handle has not been told of yet.
     pub refusal: Mutex<Option<fuser::Errno>>,
+    /// Its last descriptor is gone, as far as can be known: a RELEASE is all that is to come. Changes
+    /// with the lock of the node's [`FileState`](crate::staged::FileState), as the count of writers.
+    pub(crate) is_closed: AtomicBool,
     /// The whole content, fixed at open, of a file that is made up for its reader (`@status`).
     pub fixed: Option<Bytes>,
 }
@@ -27,12 +30,35 @@ pub struct FileHandle {
 impl FileHandle {
     #[must_use]
     pub fn new(node: Arc<Node>, flags: i32, opener: u32) -> Self {
-        Self { node, flags, opener, refusal: Mutex::new(None), fixed: None }
+        Self {
+            node,
+            flags,
+            opener,
+            refusal: Mutex::new(None),
+            is_closed: AtomicBool::new(false),
+            fixed: None,
+        }
     }
 
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.flags & libc::O_ACCMODE != libc::O_RDONLY
+    }
+
+    /// No close of this handle is to be waited for any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.node.file.lock();
+        if self.may_write() && !self.is_closed.swap(true, Ordering::Relaxed) {
+            state.writers -= 1;
+        }
+    }
+
+    /// Somebody uses it, so a descriptor or a mapping was left after all.
+    pub(crate) fn reopen(&self) {
+        let mut state = self.node.file.lock();
+        if self.may_write() && self.is_closed.swap(false, Ordering::Relaxed) {
+            state.writers += 1;
+        }
     }
 
     #[must_use]

@@ -6,7 +6,7 @@
 //! attached to a key and none expires.
 //!
 //! Time stands still until a test moves it. A test may also make the next calls fail, before or after
-//! they took effect, hold the answers of transactions back, and end all watches.
+//! they took effect, hold answers back, and end all watches.
 
 mod state;
 mod transaction;
@@ -53,6 +53,7 @@ struct Seams {
     txn_failures: VecDeque<(FailureMoment, Error)>,
     read_failures: VecDeque<Error>,
     held_answers: VecDeque<oneshot::Receiver<()>>,
+    held_reads: VecDeque<oneshot::Receiver<()>>,
 }
 
 /// When a transaction fails that a test makes fail.
@@ -72,6 +73,7 @@ impl Default for Memory {
             txn_failures: VecDeque::new(),
             read_failures: VecDeque::new(),
             held_answers: VecDeque::new(),
+            held_reads: VecDeque::new(),
         };
         Self { state: Arc::default(), ended: Sender::new(0), seams: Mutex::new(seams) }
     }
@@ -126,6 +128,15 @@ impl Memory {
         self.seams.lock().read_failures.push_back(error);
     }
 
+    /// The next [`KeySpace::read`] looks at the state, but is answered only when what this returns is
+    /// dropped; called again, the one after it.
+    #[must_use]
+    pub fn hold_next_read(&self) -> oneshot::Sender<()> {
+        let (release, held) = oneshot::channel();
+        self.seams.lock().held_reads.push_back(held);
+        release
+    }
+
     /// Ends every open watch with [`Error::Unavailable`], as a lost stream does.
     pub fn end_watches(&self) {
         self.ended.send_modify(|times| *times += 1);
@@ -142,10 +153,18 @@ impl KeySpace for Memory {
         if let Some(error) = self.seams.lock().read_failures.pop_front() {
             return Err(error);
         }
-        let state = self.state.lock();
-        let revision = state.check_revision(revision)?;
-        let answers = reads.iter().map(|read| state.answer(read, revision)).collect();
-        Ok(ReadAnswer { revision, current: state.current(), answers })
+        let held = self.seams.lock().held_reads.pop_front();
+        let answer = {
+            let state = self.state.lock();
+            let revision = state.check_revision(revision)?;
+            let answers = reads.iter().map(|read| state.answer(read, revision)).collect();
+            ReadAnswer { revision, current: state.current(), answers }
+        };
+        if let Some(held) = held {
+            // Being dropped is what it waits for.
+            held.await.ok();
+        }
+        Ok(answer)
     }
 
     async fn history(&self, request: HistoryRequest) -> Result<Vec<Version>> {

@@ -67,10 +67,12 @@ impl Life {
 pub struct FileState {
     /// Open handles of any kind.
     pub open: usize,
-    /// Of these, the ones that may write.
+    /// Of these, the ones that may write and of which no close is known yet.
     pub writers: usize,
     pub life: Life,
     pub content: Option<Content>,
+    /// Counts how often the content became another one than what may just be on its way here.
+    pub(crate) content_changes: u64,
     pub staged: Option<Staged>,
     /// Unlinked or replaced through this mount: what is staged is for its open handles only.
     pub is_private: bool,
@@ -79,6 +81,10 @@ pub struct FileState {
     pub(crate) has_stale_pages: bool,
     /// Changes of what is staged, counted, so that a commit sees whether there was one meanwhile.
     pub(crate) generation: u64,
+    /// The generation up to which all is in the store.
+    pub(crate) committed: u64,
+    /// Why the last commit was refused that was, and the generation up to which all went with it.
+    pub(crate) refused: Option<(u64, fuser::Errno)>,
 }
 
 /// Content and attributes that only this mount sees.
@@ -235,6 +241,12 @@ impl FileState {
         self.writers == 0 && self.staged.is_some() && !self.is_private
     }
 
+    /// Content read before now is not to be kept.
+    pub(crate) fn drop_content(&mut self) {
+        self.content = None;
+        self.content_changes += 1;
+    }
+
     pub(crate) fn stage(&mut self, staged: Staged) {
         debug_assert!(self.staged.is_none(), "a file has one staged copy");
         self.generation += 1;
@@ -273,12 +285,14 @@ impl FileState {
     /// Takes note that `draft` is in the store. Returns whether something is still staged.
     pub(crate) fn settle(&mut self, draft: &Draft, committed: &Committed) -> bool {
         self.life = Life::of(&committed.kv);
+        self.drop_content();
         let bytes = Bytes::from_owner(SharedBytes(Arc::clone(&draft.bytes)));
         self.content = (!committed.has_foreign_bytes).then(|| Content {
             mod_revision: committed.kv.mod_revision,
             content_revision: committed.kv.content_revision,
             bytes,
         });
+        self.committed = self.committed.max(draft.generation);
         if self.generation == draft.generation {
             self.staged = None;
         }

@@ -59,16 +59,16 @@ impl Filesystem {
 
     /// Makes a handle and counts it.
     pub(crate) fn opened(&self, node: Arc<Node>, caller: Caller, flags: i32) -> Opened {
-        let may_write = writes(flags);
-        {
-            let mut state = node.file.lock();
-            state.open += 1;
-            state.writers += usize::from(may_write);
-        }
         // The process outlives the thread that opened the file.
-        let opener = if may_write { process_of(caller.pid) } else { 0 };
-        let handle = self.handles.files.insert(FileHandle::new(node, flags, opener));
-        Opened { handle, needs_no_flush: !may_write }
+        let opener = if writes(flags) { process_of(caller.pid) } else { 0 };
+        let handle = FileHandle::new(node, flags, opener);
+        {
+            let mut state = handle.node.file.lock();
+            state.open += 1;
+            state.writers += usize::from(handle.may_write());
+        }
+        let handle = self.handles.files.insert(handle);
+        Opened { handle, needs_no_flush: !writes(flags) }
     }
 
     /// O_TRUNC: what is staged, or will be, starts from nothing and wins over what is there.
@@ -114,6 +114,7 @@ impl Filesystem {
             state.staged.is_some() && !state.is_private
         };
         if has_staged && self.is_close(&handle, ino) {
+            handle.close();
             self.commit_for(&handle, caller).await
         } else {
             handle.refusal.lock().take().map_or(Ok(()), Err)
@@ -161,6 +162,8 @@ impl Filesystem {
         // The kernel does not say who closed it last.
         let uid = if caller.pid == 0 { owner_of_staged(&open.node) } else { caller.uid };
         let caller = Caller { uid, ..caller };
+        // Who changes something while this commits must wait for a commit of its own.
+        open.close();
         let committed =
             if open.may_write() { self.commit_for(&open, caller).await } else { Ok(()) };
         let node = Arc::clone(&open.node);
@@ -177,9 +180,9 @@ impl Filesystem {
 
     fn forget_handle(&self, handle: u64) {
         let Some(open) = self.handles.files.remove(handle) else { return };
+        open.close();
         let mut state = open.node.file.lock();
         state.open -= 1;
-        state.writers -= usize::from(open.may_write());
         if state.open == 0 {
             // What is private goes with its last handle; content is read anew.
             if state.is_private {

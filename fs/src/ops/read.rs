@@ -19,7 +19,7 @@ impl Filesystem {
         if let Some(fixed) = &handle.fixed {
             return Ok(part(fixed, offset, size));
         }
-        {
+        let content_changes = {
             let file = handle.node.file.lock();
             if let Some(staged) = &file.staged {
                 return Ok(Bytes::copy_from_slice(slice(&staged.bytes, offset, size)));
@@ -27,13 +27,16 @@ impl Filesystem {
             if let Some(content) = &file.content {
                 return Ok(part(&content.bytes, offset, size));
             }
-        }
+            file.content_changes
+        };
         let content = self.stored_content_of(&handle.node).await?;
         let bytes = part(&content.bytes, offset, size);
         let mut file = handle.node.file.lock();
         // Kept for the life of the handle: a large file would otherwise be copied out of the store
         // again for each READ of a part of it.
-        if file.open > 0 && file.staged.is_none() && file.content.is_none() {
+        // What changed while it was on its way would stay hidden as long.
+        let is_current = file.content_changes == content_changes;
+        if is_current && file.open > 0 && file.staged.is_none() && file.content.is_none() {
             file.content = Some(content);
         }
         Ok(bytes)

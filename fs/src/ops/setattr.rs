@@ -1,7 +1,9 @@
 //! Changing attributes: mode, owner, size, mtime.
 //!
 //! While something of a file is staged its attributes are staged with it, and become part of the same
-//! revision; if nobody has the file open for writing, that revision is made before the answer. Otherwise a change is one transaction on the side record, guarded by what was read.
+//! revision; if nobody has the file open for writing, or its last writer is just closing it, that revision
+//! is made before the answer. Otherwise a change is one transaction on the side record, guarded by what
+//! was read.
 //! Access times are not stored: they follow the mtime, and setting nothing but one is refused.
 
 use std::sync::Arc;
@@ -117,56 +119,82 @@ impl Filesystem {
         set: &SetAttr,
     ) -> Answer<()> {
         let commits_at_once = set.handle.is_none() && node.file.lock().staged.is_none();
+        let mut staged = None;
         if let Some(size) = set.size {
             if let Some(handle) = set.handle {
                 let handle = self.handles.files.get(handle).ok_or(Errno::EBADF)?;
                 if let Some(errno) = handle.refusal.lock().take() {
                     return Err(errno);
                 }
+                handle.reopen();
             }
-            self.resize_staged(node, size).await?;
+            staged = Some(self.resize_staged(node, size).await?);
         }
         if set.changes_record() || (set.size.is_some() && caller.uid != 0) {
             let apply = |own: &mut Attributes, at_commit| set.apply(own, caller, at_commit, false);
-            self.change_file_attributes(caller, node, apply).await?;
+            staged = self.change_file_attributes(caller, node, apply).await?.or(staged);
         }
+        let Some(generation) = staged else { return Ok(()) };
         if set.size.is_some() && commits_at_once {
-            return self.commit_unopened(node, caller).await;
+            return self.commit_unopened(node, caller, generation).await;
         }
-        self.commit_stranded(node, caller).await
+        self.commit_stranded(node, caller, generation).await
     }
 
-    /// Commits what has just been staged, if no close will come for it.
-    pub(crate) async fn commit_stranded(&self, node: &Arc<Node>, caller: Caller) -> Answer<()> {
-        let is_stranded = node.file.lock().is_stranded();
-        if is_stranded { self.commit_unopened(node, caller).await } else { Ok(()) }
+    /// Commits what a request has staged as `generation`, if no close will come for it.
+    pub(crate) async fn commit_stranded(
+        &self,
+        node: &Arc<Node>,
+        caller: Caller,
+        generation: u64,
+    ) -> Answer<()> {
+        if node.file.lock().writers > 0 {
+            return Ok(());
+        }
+        self.commit_unopened(node, caller, generation).await
     }
 
-    /// Commits what a request has staged, without waiting for the kernel: the request that waits
-    /// holds the file's lock there.
-    async fn commit_unopened(&self, node: &Arc<Node>, caller: Caller) -> Answer<()> {
+    /// Commits what a request has staged as `generation`, without waiting for the kernel: the request
+    /// that waits holds the file's lock there.
+    async fn commit_unopened(
+        &self,
+        node: &Arc<Node>,
+        caller: Caller,
+        generation: u64,
+    ) -> Answer<()> {
         let renames = self.writing.renames.read().await;
         let own = node.commit.lock().await;
         let committed = self.commit_locked(node, caller.uid).await;
         drop((own, renames));
-        committed
+        committed?;
+        // Another commit may have taken it along, and may have been refused.
+        let state = node.file.lock();
+        match state.refused {
+            Some((refused, errno)) if refused >= generation && state.committed < generation => {
+                Err(errno)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes what is staged, or else the record. `change` is told whether it becomes part of a
-    /// commit to come.
+    /// commit to come; returns the generation of the staged copy that it became part of.
     pub(crate) async fn change_file_attributes(
         &self,
         caller: Caller,
         node: &Arc<Node>,
         change: impl Fn(&mut Attributes, bool) -> Answer<()>,
-    ) -> Answer<()> {
+    ) -> Answer<Option<u64>> {
         for _ in 0..ATTEMPTS_MAX {
-            let changed = node.file.lock().change(Step::Attributes, |staged| {
-                staged.modified = now();
-                change(&mut staged.attributes, true)
-            });
-            if let Some(changed) = changed {
-                return changed;
+            {
+                let mut state = node.file.lock();
+                let changed = state.change(Step::Attributes, |staged| {
+                    staged.modified = now();
+                    change(&mut staged.attributes, true)
+                });
+                if let Some(changed) = changed {
+                    return changed.map(|()| Some(state.generation));
+                }
             }
             self.check_writable()?;
             let stored = self.stored_of(node).await?;
@@ -178,7 +206,7 @@ impl Filesystem {
             let mut attributes = stored.attributes.clone();
             change(&mut attributes, false)?;
             if attributes == stored.attributes {
-                return Ok(());
+                return Ok(None);
             }
             let key = stored.kv.key.clone();
             let defaults = self.options.defaults();
@@ -196,7 +224,7 @@ impl Filesystem {
             let answer = proposed.map_err(|error| errno(&error))?;
             if answer.succeeded {
                 node.see(answer.revision);
-                return Ok(());
+                return Ok(None);
             }
         }
         Err(Errno::ESTALE)

@@ -41,6 +41,7 @@ impl Filesystem {
         {
             return Err(errno);
         }
+        handle.reopen();
         let count = u32::try_from(request.data.len()).map_err(|_| Errno::EINVAL)?;
         let node = &handle.node;
         let appends = request.flags & libc::O_APPEND != 0;
@@ -137,24 +138,25 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Sets the length of a file that is open, or of which something is staged.
-    pub(crate) async fn resize_staged(&self, node: &Arc<Node>, size: u64) -> Answer<()> {
+    /// Sets the length of a file that is open, or of which something is staged. Returns the generation
+    /// of the staged copy that has it.
+    pub(crate) async fn resize_staged(&self, node: &Arc<Node>, size: u64) -> Answer<u64> {
         let size = usize::try_from(size).map_err(|_| Errno::EFBIG)?;
         if size > self.keys.capabilities().value_bytes_max {
             return Err(Errno::EFBIG);
         }
         let resize = |state: &mut FileState| {
-            state.change(Step::Truncate, |staged| staged.resize(size, now()))
+            let resized = state.change(Step::Truncate, |staged| staged.resize(size, now()))?;
+            Some(resized.map(|()| state.generation).map_err(|OverBudget| Errno::ENOSPC))
         };
         if let Some(resized) = resize(&mut node.file.lock()) {
-            return resized.map_err(|OverBudget| Errno::ENOSPC);
+            return resized;
         }
         self.check_writable()?;
         let stored = self.stored_of(node).await?;
         let mut state = node.file.lock();
         self.stage_on(&mut state, stored, false)?;
-        let resized = resize(&mut state).ok_or(Errno::EIO)?;
-        resized.map_err(|OverBudget| Errno::ENOSPC)
+        resize(&mut state).ok_or(Errno::EIO)?
     }
 
     /// Room for a file that is open: grows it (or not, with FALLOC_FL_KEEP_SIZE, which reserves
@@ -174,6 +176,7 @@ impl Filesystem {
         if !handle.may_write() || handle.node.ino != ino {
             return Err(Errno::EBADF);
         }
+        handle.reopen();
         let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
         if end > self.keys.capabilities().value_bytes_max as u64 {
             return Err(Errno::EFBIG);
@@ -189,7 +192,7 @@ impl Filesystem {
             Some(size) => size,
             None => self.stored_of(&handle.node).await?.kv.value_bytes,
         };
-        if end > size { self.resize_staged(&handle.node, end).await } else { Ok(()) }
+        if end > size { self.resize_staged(&handle.node, end).await.map(drop) } else { Ok(()) }
     }
 }
 

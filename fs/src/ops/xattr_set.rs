@@ -63,8 +63,11 @@ impl Filesystem {
                 self.change_directory_attributes(caller, &directory, change).await
             }
             Place::File { .. } | Place::Detached { .. } => {
-                self.change_file_attributes(caller, &node, |own, _| change(own)).await?;
-                self.commit_stranded(&node, caller).await
+                let changed = self.change_file_attributes(caller, &node, |own, _| change(own));
+                match changed.await? {
+                    Some(generation) => self.commit_stranded(&node, caller, generation).await,
+                    None => Ok(()),
+                }
             }
             Place::Directory { .. } | Place::PastFile { .. } | Place::Hidden(_) => {
                 Err(Errno::EROFS)

@@ -63,7 +63,7 @@ impl Filesystem {
                 if let Some(node) = node {
                     let mut state = node.file.lock();
                     state.life = life;
-                    state.content = None;
+                    state.drop_content();
                     drop(state);
                     node.see(answer.revision);
                 }

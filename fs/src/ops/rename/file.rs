@@ -17,7 +17,7 @@ use crate::node::{Node, Place};
 use crate::note::Operation;
 use crate::path::DirectoryKey;
 use crate::resolve::StandingFile;
-use crate::staged::{Basis, Committed, Draft, Life, Uncertain};
+use crate::staged::{Basis, Committed, Content, Draft, Life, Uncertain};
 
 impl Filesystem {
     /// Renames the file `from`; `stored` is what the store has of it. False if what was seen does not
@@ -208,10 +208,9 @@ impl Filesystem {
 fn moved(node: &Node, kv: &KeyValue) {
     let mut state = node.file.lock();
     state.life = Life::of(kv);
-    state.content = state.content.take().filter(|own| own.content_revision == kv.content_revision);
-    if let Some(content) = &mut state.content {
-        content.mod_revision = kv.mod_revision;
-    }
+    let known = state.content.take().filter(|own| own.content_revision == kv.content_revision);
+    state.drop_content();
+    state.content = known.map(|own| Content { mod_revision: kv.mod_revision, ..own });
     drop(state);
     node.see(kv.mod_revision);
 }

@@ -54,11 +54,12 @@ async fn an_attribute_set_while_the_last_writer_goes_is_committed() {
     open.write(0, "new").await.unwrap();
     let ino = open.ino;
     let answer = mount.memory.hold_next_answer();
-    let meanwhile = async {
+    let change = async {
         mount.fs.setattr(ANYBODY, ino, mode(0o600)).await.unwrap();
-        drop(answer);
+        // What is answered is in the store, whatever becomes of this node now.
+        assert_eq!(mount.record("/f").await.unwrap().mode, 0o600);
     };
-    let (released, ()) = tokio::join!(biased; open.release(), meanwhile);
+    let (released, (), ()) = tokio::join!(biased; open.release(), change, async { drop(answer) });
     assert_eq!(released, Ok(()));
     assert!(!is_staged(&mount, ino));
     assert_eq!(mount.record("/f").await.unwrap().mode, 0o600);
@@ -74,15 +75,52 @@ async fn a_length_set_while_the_last_handle_goes_is_committed() {
     open.write(0, "new").await.unwrap();
     let ino = open.ino;
     let answer = mount.memory.hold_next_answer();
-    let meanwhile = async {
+    let change = async {
         let shorter = SetAttr { size: Some(2), ..SetAttr::default() };
         mount.fs.setattr(ANYBODY, ino, shorter).await.unwrap();
-        drop(answer);
+        assert_eq!(mount.stored("/f").await.unwrap(), "ne");
     };
-    let (released, ()) = tokio::join!(biased; open.release(), meanwhile);
+    let (released, (), ()) = tokio::join!(biased; open.release(), change, async { drop(answer) });
     assert_eq!(released, Ok(()));
     assert!(!is_staged(&mount, ino));
     assert_eq!(mount.stored("/f").await.unwrap(), "ne");
+}
+
+#[tokio::test]
+async fn an_attribute_set_while_the_last_close_is_answered_is_committed_before_its_own_answer() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/f", "old").await;
+    let open = mount.open("f", REWRITE).await.unwrap();
+    open.write(0, "new").await.unwrap();
+    let answer = mount.memory.hold_next_answer();
+    let change = async {
+        mount.fs.setxattr(ANYBODY, open.ino, name("user.a"), b"b", 0).await.unwrap();
+        assert!(mount.record("/f").await.is_some());
+    };
+    let (flushed, (), ()) = tokio::join!(biased; open.flush(), change, async { drop(answer) });
+    assert_eq!(flushed, Ok(()));
+    // A copy of the descriptor was left after all: what it stages is committed at its close.
+    open.write(3, "er").await.unwrap();
+    mount.fs.setattr(ANYBODY, open.ino, mode(0o600)).await.unwrap();
+    assert!(is_staged(&mount, open.ino));
+    open.close().await.unwrap();
+    assert_eq!(mount.stored("/f").await.unwrap(), "newer");
+}
+
+#[tokio::test]
+async fn an_attribute_that_is_refused_with_the_last_close_is_not_answered_as_done() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/f", "old").await;
+    let open = mount.open("f", libc::O_RDWR).await.unwrap();
+    open.write(0, "new").await.unwrap();
+    put(&mount.memory, "/f", "foreign").await;
+    let answer = mount.memory.hold_next_answer();
+    let ino = open.ino;
+    let change = mount.fs.setattr(ANYBODY, ino, mode(0o600));
+    let (released, changed, ()) =
+        tokio::join!(biased; open.release(), change, async { drop(answer) });
+    assert_eq!(released, Err(Errno::ESTALE));
+    assert_eq!(changed.map(drop), Err(Errno::ESTALE));
 }
 
 /// A file that nobody has open for writing, of which something is still staged.
@@ -204,4 +242,29 @@ async fn a_new_file_of_which_nobody_knew_does_not_outlive_its_removal() {
     assert_eq!(mount.stored("/f").await, None);
     open.release().await.unwrap();
     assert_eq!(mount.stored("/f").await, None);
+}
+
+#[tokio::test]
+async fn content_that_changed_while_it_was_read_is_not_kept() {
+    let mount = Mount::empty();
+    put(&mount.memory, "/f", "old").await;
+    let watch = mount.fs.watch_from_here().await.unwrap();
+    let scenario = async {
+        let open = mount.open("f", libc::O_RDONLY).await.unwrap();
+        let held = mount.memory.hold_next_read();
+        let change = async {
+            put(&mount.memory, "/f", "new").await;
+            while mount.fs.coherence.position() < mount.memory.current() {
+                tokio::task::yield_now().await;
+            }
+            drop(held);
+        };
+        let (read, ()) = tokio::join!(biased; open.read(), change);
+        assert_eq!(read.unwrap(), "old", "it was asked for before the change");
+        assert_eq!(open.read().await.unwrap(), "new");
+    };
+    tokio::select! {
+        error = mount.fs.follow(watch) => panic!("{error}"),
+        () = scenario => {}
+    }
 }
