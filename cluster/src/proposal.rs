@@ -3,9 +3,11 @@
 //! Everything that can be refused is refused before the change reaches the log: its size, a full
 //! disk, a node that lags or is closed. From then on only a direct "this member does not lead" means
 //! that nothing happened. Every other end, the deadline included, leaves the outcome unknown: the
-//! change may have been applied, may still be, and is never sent again.
+//! change may have been applied, may still be, and is never sent again. Until replication has answered
+//! it, it counts as one in flight, though its caller may have gone.
 
 mod bounds;
+mod to_its_end;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,13 +18,14 @@ use bytes::Bytes;
 use revfs_api::keyspace::{Error, Result};
 use revfs_store::types::{Author, Time};
 use revfs_store::{Body, Command, Health, Outcome, Store};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ballast::free_bytes;
 use crate::log::Log;
 use crate::raft::{Raft, WriteError};
 
 pub use self::bounds::NOTE_BYTES_MAX;
+use self::to_its_end::ToItsEnd;
 
 /// Proposals in flight; more wait for their turn.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -44,8 +47,8 @@ pub(crate) struct Proposer {
     pub(crate) data_dir: PathBuf,
     pub(crate) disk_free_min_bytes: u64,
     pub(crate) timeout: Duration,
-    in_flight: Semaphore,
-    in_flight_bytes: Semaphore,
+    in_flight: Arc<Semaphore>,
+    in_flight_bytes: Arc<Semaphore>,
     closing: AtomicBool,
 }
 
@@ -63,8 +66,8 @@ impl Proposer {
             data_dir: config.data_dir.clone(),
             disk_free_min_bytes: config.disk_free_min_bytes,
             timeout: config.proposal_timeout,
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
-            in_flight_bytes: Semaphore::new(IN_FLIGHT_BYTES_MAX),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
+            in_flight_bytes: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
             closing: AtomicBool::new(false),
         }
     }
@@ -78,9 +81,17 @@ impl Proposer {
         // The encoded bytes hold it all from here on.
         drop(command);
         let permits = self.admit(encoded.len(), deadline).await?;
-        let outcome = self.send(encoded, deadline).await;
-        drop(permits);
-        outcome
+        let raft = self.raft.clone();
+        let sent = ToItsEnd::new(async move {
+            let outcome = send(&raft, encoded, deadline).await;
+            drop(permits);
+            outcome
+        });
+        let unknown = |_| {
+            let reason = format!("no answer within {:?}", self.timeout);
+            Error::OutcomeUnknown { reason }
+        };
+        tokio::time::timeout_at(deadline.into(), sent).await.map_err(unknown)?
     }
 
     /// Waits for a place among the proposals in flight, within the deadline.
@@ -88,14 +99,14 @@ impl Proposer {
         &self,
         bytes: usize,
         deadline: Instant,
-    ) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
+    ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         self.check_open()?;
         self.check_space(bytes)?;
         let busy = |what: &str| Error::Busy { reason: format!("{what} for {:?}", self.timeout) };
         let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
         let permits = async {
-            let one = self.in_flight.acquire().await;
-            let bytes = self.in_flight_bytes.acquire_many(bytes).await;
+            let one = Arc::clone(&self.in_flight).acquire_owned().await;
+            let bytes = Arc::clone(&self.in_flight_bytes).acquire_many_owned(bytes).await;
             one.and_then(|one| Ok((one, bytes?)))
         };
         let permits = tokio::time::timeout_at(deadline.into(), permits)
@@ -125,29 +136,6 @@ impl Proposer {
             };
         }
         Ok(())
-    }
-
-    /// Proposes until it is applied or the deadline has passed.
-    async fn send(&self, command: Bytes, deadline: Instant) -> Result<Outcome> {
-        loop {
-            let proposed = self.raft.propose(command.clone());
-            match tokio::time::timeout_at(deadline.into(), proposed).await {
-                Err(_) => {
-                    let reason = format!("no answer within {:?}", self.timeout);
-                    return Err(Error::OutcomeUnknown { reason });
-                }
-                Ok(Ok(outcome)) => return Ok(outcome),
-                Ok(Err(WriteError::Unknown { reason })) => {
-                    return Err(Error::OutcomeUnknown { reason });
-                }
-                Ok(Err(error @ WriteError::NotLeader { .. })) => {
-                    if Instant::now() + RETRY_PAUSE >= deadline {
-                        return Err(Error::NoQuorum { reason: error.to_string() });
-                    }
-                    tokio::time::sleep(RETRY_PAUSE).await;
-                }
-            }
-        }
     }
 
     /// Why nothing is taken any more, if so.
@@ -211,6 +199,22 @@ impl Proposer {
         self.in_flight.close();
         self.in_flight_bytes.close();
         drained.is_ok()
+    }
+}
+
+/// Proposes until replication answers. What it refuses is not proposed again after the deadline.
+async fn send(raft: &Raft, command: Bytes, deadline: Instant) -> Result<Outcome> {
+    loop {
+        match raft.propose(command.clone()).await {
+            Ok(outcome) => return Ok(outcome),
+            Err(WriteError::Unknown { reason }) => return Err(Error::OutcomeUnknown { reason }),
+            Err(error @ WriteError::NotLeader { .. }) => {
+                if Instant::now() + RETRY_PAUSE >= deadline {
+                    return Err(Error::NoQuorum { reason: error.to_string() });
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        }
     }
 }
 

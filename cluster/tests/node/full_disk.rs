@@ -1,4 +1,5 @@
-//! A full disk refuses changes before they reach the log, and passes; a failed flush closes the node.
+//! A full disk refuses changes before they reach the log, and passes; a failed flush closes the node;
+//! behind one that stalls, no more is queued than the bounds allow.
 
 use std::io;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use revfs_api::keyspace::Error;
 use revfs_cluster::Node;
 use revfs_cluster::log::{DiskOperation, Faults};
+use tokio::sync::RwLock;
 
 use crate::rig::{all, config, get, put, shut_down, start, wait_for};
 
@@ -144,4 +146,41 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).ok();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_whose_callers_have_gone_keep_their_place_until_they_are_decided() {
+    const IN_FLIGHT_MAX: usize = 4_096;
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RwLock::new(()));
+    let mut config = config(directory.path());
+    config.proposal_timeout = Duration::from_millis(500);
+    let gate = Arc::clone(&disk);
+    config.log.faults = Faults::new(move |operation, _| {
+        if operation == DiskOperation::Sync {
+            drop(gate.blocking_read());
+        }
+        Ok(())
+    });
+    let node = Node::start(config).await.unwrap();
+    let space = node.key_space();
+    let error = {
+        let _stalled = disk.write().await;
+        let mut puts = tokio::task::JoinSet::new();
+        for number in 0..IN_FLIGHT_MAX {
+            let space = Arc::clone(&space);
+            puts.spawn(async move { put(&space, &format!("/k{number:04}"), "1").await });
+        }
+        for outcome in puts.join_all().await {
+            assert!(matches!(outcome, Err(Error::OutcomeUnknown { .. })), "{outcome:?}");
+        }
+        put(&space, "/one-more", "1").await.unwrap_err()
+    };
+    assert!(matches!(error, Error::Busy { .. }), "{error}");
+
+    wait_for("room", async || put(&space, "/again", "1").await.is_ok()).await;
+    assert_eq!(all(&space, "/k").await.len(), IN_FLIGHT_MAX, "each was decided in the end");
+    assert_eq!(get(&space, "/one-more").await, None);
+    drop(space);
+    shut_down(node).await;
 }
