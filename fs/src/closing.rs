@@ -76,11 +76,11 @@ fn gone_or_hidden(process: u32) -> Holds {
     }
 }
 
-/// Reads a small file of /proc whole, without asking for its size first.
+/// Reads a file of /proc, or as much of it as one page holds: what is asked for stands at the beginning.
 fn read(path: &Path) -> std::io::Result<String> {
-    let mut text = String::with_capacity(1024);
-    fs::File::open(path)?.read_to_string(&mut text)?;
-    Ok(text)
+    let mut page = [0; 4096];
+    let bytes = fs::File::open(path)?.read(&mut page)?;
+    Ok(String::from_utf8_lossy(&page[..bytes]).into_owned())
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {

@@ -1,13 +1,14 @@
 //! Answers requests without ever making a FUSE worker wait.
 //!
 //! The worker polls an operation once: reads of a local backend are ready then, and the reply goes out
-//! without a change of threads. What is not ready becomes a task, of which there is a bounded number.
-//! A panic would only end its worker; so it ends the process ([`crate::panics`]).
+//! without a change of threads. What is not ready goes on in the runtime when it is awakened, and not
+//! before: at a commit the thread that awakens it is the one that goes on with it, which spares each
+//! commit the awakening of another thread. The number of those that wait is bounded. A panic would only
+//! end its worker; so it ends the process ([`crate::panics`]).
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
+use async_task::Runnable;
 use fuser::Errno;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -39,16 +40,20 @@ impl Server {
             send(Err(Errno::EAGAIN));
             return;
         };
-        let mut work = AbortOnPanic::new(async move {
+        let work = AbortOnPanic::new(async move {
             send(operation.await);
             drop(permit);
         });
+        let runtime = self.runtime.clone();
+        let go_on = move |work: Runnable| {
+            drop(runtime.spawn(async move {
+                work.run();
+            }));
+        };
+        let (work, task) = async_task::spawn(work, go_on);
+        task.detach();
         let _entered = self.runtime.enter();
-        let mut context = Context::from_waker(Waker::noop());
-        if Pin::new(&mut work).poll(&mut context).is_pending() {
-            // A task is polled when it is spawned, so the waker that could do nothing is replaced.
-            drop(self.runtime.spawn(work));
-        }
+        work.run();
     }
 }
 
