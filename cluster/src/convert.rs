@@ -30,8 +30,32 @@ pub(crate) fn ranges_to_store(ranges: Vec<api::KeyRange>) -> Vec<store::KeyRange
 }
 
 pub(crate) fn range_read_to_store(read: api::RangeRead) -> store::RangeQuery {
-    let api::RangeRead { range, limit, keys_only, count_only } = read;
-    store::RangeQuery { range: range_to_store(range), limit, keys_only, count_only }
+    store::RangeQuery {
+        range: range_to_store(read.range),
+        at: revision_to_store(read.at),
+        limit: read.limit,
+        keys_only: read.keys_only,
+        count_only: read.count_only,
+        sort_target: match read.sort_target {
+            api::SortTarget::Key => store::SortTarget::Key,
+            api::SortTarget::Version => store::SortTarget::Version,
+            api::SortTarget::CreateRevision => store::SortTarget::CreateRevision,
+            api::SortTarget::ModRevision => store::SortTarget::ModRevision,
+            api::SortTarget::Value => store::SortTarget::Value,
+        },
+        sort_order: match read.sort_order {
+            api::SortOrder::Unspecified => store::SortOrder::Unspecified,
+            api::SortOrder::Ascend => store::SortOrder::Ascend,
+            api::SortOrder::Descend => store::SortOrder::Descend,
+        },
+        mod_revisions: bounds_to_store(read.mod_revisions),
+        create_revisions: bounds_to_store(read.create_revisions),
+    }
+}
+
+fn bounds_to_store(bounds: api::RevisionBounds) -> store::RevisionBounds {
+    let api::RevisionBounds { min, max } = bounds;
+    store::RevisionBounds { min: revision_to_store(min), max: revision_to_store(max) }
 }
 
 pub(crate) fn list_read_to_store(read: api::ListRead) -> store::ListQuery {

@@ -157,7 +157,8 @@ impl KeySpace for Memory {
         let answer = {
             let state = self.state.lock();
             let revision = state.check_revision(revision)?;
-            let answers = reads.iter().map(|read| state.answer(read, revision)).collect();
+            let answers = reads.iter().map(|read| state.answer(read, revision));
+            let answers = answers.collect::<Result<_>>()?;
             ReadAnswer { revision, current: state.current(), answers }
         };
         if let Some(held) = held {

@@ -9,9 +9,11 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::types::{
-    Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeQuery, Revision,
-    TXN_DEPTH_MAX, Time, Txn, TxnAnswer,
+    Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX,
+    Time, Txn, TxnAnswer,
 };
+
+mod range;
 
 /// First byte of every encoded command.
 pub const COMMAND_FORMAT: u8 = 1;
@@ -340,12 +342,7 @@ impl Encoder {
                 self.0.u8(flags(&[*prev_kv]));
                 self.range(range)
             }
-            Op::Range(query) => {
-                self.0.u8(tag::OP_RANGE);
-                self.0.u8(flags(&[query.keys_only, query.count_only]));
-                self.0.u64(u64::try_from(query.limit).unwrap_or(u64::MAX));
-                self.range(&query.range)
-            }
+            Op::Range(query) => self.range_query(query),
             Op::Txn(txn) => {
                 self.0.u8(tag::OP_TXN);
                 self.txn(txn, depth + 1)
@@ -467,12 +464,7 @@ impl Decoder<'_> {
                 let [prev_kv] = self.flags("delete flags")?;
                 Ok(Op::Delete { range: self.range()?, prev_kv })
             }
-            tag::OP_RANGE => {
-                let [keys_only, count_only] = self.flags("range flags")?;
-                let limit = self.reader.u64("limit")?;
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-                Ok(Op::Range(RangeQuery { range: self.range()?, limit, keys_only, count_only }))
-            }
+            tag::OP_RANGE => Ok(Op::Range(self.range_query()?)),
             tag::OP_TXN => Ok(Op::Txn(self.txn(depth + 1)?)),
             tag::OP_APPEND => {
                 Ok(Op::Append { key: self.bytes("key")?, value: self.bytes("value")? })

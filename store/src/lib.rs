@@ -34,6 +34,7 @@ mod lease;
 mod names;
 mod overlay;
 mod page;
+mod range;
 pub mod schema;
 mod store;
 mod touch;

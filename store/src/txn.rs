@@ -1,7 +1,7 @@
 //! Runs a transaction against the state before it, keeping its changes apart until it is complete.
 //!
 //! In this order: form (`validate.rs`), compares (`compare.rs`), what the chosen operations need
-//! (leases, keys for `ignore_…`, revisions to restore), then the operations. A refusal at any point
+//! (leases, keys for `ignore_…`, revisions to restore or to show), then the operations. A refusal at any point
 //! drops the [`Changes`] and nothing was written. Because no key is written twice, every operation
 //! but a second deletion reads the state before the transaction; a range sees what came before it.
 
@@ -15,11 +15,13 @@ use crate::compare::choose;
 use crate::error::{ReadError, StoreError};
 use crate::schema::{KeyRow, Want};
 use crate::types::{
-    KeyRange, KeyValue, LeaseId, Op, OpAnswer, RangeQuery, RangeResult, Revision, TXN_ROWS_MAX,
-    TXN_VALUE_BYTES_MAX, Time, Txn, TxnAnswer,
+    KeyRange, KeyValue, LeaseId, Op, OpAnswer, Revision, TXN_ROWS_MAX, TXN_VALUE_BYTES_MAX, Time,
+    Txn, TxnAnswer,
 };
 use crate::validate::{check_form, check_key, check_value};
 use crate::view::ReadView;
+
+mod range;
 
 /// Why an operation did not complete: a refusal is an answer, a failure closes the store.
 #[derive(Debug)]
@@ -115,12 +117,9 @@ impl<'v> Changes<'v> {
                     }
                 }
                 Op::Restore { revision, .. } => drop(self.view.resolve(*revision)?),
+                Op::Range(query) => drop(self.view.resolve(query.at)?),
                 Op::Txn(nested) => self.check_needs(nested, chosen)?,
-                Op::Delete { .. }
-                | Op::Range(_)
-                | Op::Append { .. }
-                | Op::Move { .. }
-                | Op::MoveKey { .. } => {}
+                Op::Delete { .. } | Op::Append { .. } | Op::Move { .. } | Op::MoveKey { .. } => {}
             }
         }
         Ok(())
@@ -341,37 +340,6 @@ impl<'v> Changes<'v> {
             deleted += 1;
         }
         Ok(OpAnswer::Restore { put, deleted })
-    }
-
-    /// A range as the transaction sees it: the state before, and its own changes.
-    fn range(&self, query: &RangeQuery) -> Result<RangeResult, Stop> {
-        let mut own = self.changes.values().filter(|c| query.range.contains(&c.version.kv.key));
-        if own.next().is_none() {
-            return Ok(self.view.range(Revision::NONE, query)?);
-        }
-        let mut all = BTreeMap::new();
-        self.view.scan(&query.range, self.view.current(), Want::Value, |version| {
-            all.insert(version.kv.key.clone(), version.kv);
-            ControlFlow::Continue(())
-        })?;
-        for (key, change) in &self.changes {
-            if change.version.tombstone {
-                all.remove(key);
-            } else if query.range.contains(key) {
-                all.insert(key.clone(), change.version.kv.clone());
-            }
-        }
-        let count = u64::try_from(all.len()).unwrap_or(u64::MAX);
-        if query.count_only {
-            return Ok(RangeResult { kvs: Vec::new(), count, more: false });
-        }
-        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
-        let more = all.len() > limit;
-        let mut kvs: Vec<_> = all.into_values().take(limit).collect();
-        if query.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        }
-        Ok(RangeResult { kvs, count, more })
     }
 }
 

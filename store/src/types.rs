@@ -6,6 +6,10 @@
 
 use bytes::Bytes;
 
+mod range;
+
+pub use range::{RangeQuery, RangeResult, RevisionBounds, SortOrder, SortTarget};
+
 /// The largest value a key holds: 16 MiB. A constant of the format.
 pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -143,32 +147,6 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     let mut end = prefix[..=kept].to_vec();
     end[kept] += 1;
     Some(end.into())
-}
-
-/// Keys and values of an interval, at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeQuery {
-    pub range: KeyRange,
-    /// 0 = all.
-    pub limit: usize,
-    pub keys_only: bool,
-    pub count_only: bool,
-}
-
-impl RangeQuery {
-    #[must_use]
-    pub fn new(range: KeyRange) -> Self {
-        Self { range, limit: 0, keys_only: false, count_only: false }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeResult {
-    /// In key order.
-    pub kvs: Vec<KeyValue>,
-    /// Keys of the whole range, whatever the limit.
-    pub count: u64,
-    pub more: bool,
 }
 
 /// One level below a prefix.

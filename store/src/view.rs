@@ -18,6 +18,7 @@ use crate::env::{Environment, Snapshot};
 use crate::error::{ReadError, StoreError};
 use crate::fault::Fault;
 use crate::overlay::Layers;
+use crate::range::{self, Living};
 use crate::schema::{
     KeyRow, RowError, Tree, Want, after_prefix, decode_key_row, key_lower_bound, key_of_prefix,
     key_prefix, split_descending,
@@ -155,37 +156,14 @@ impl ReadView {
         }
     }
 
-    /// Keys and values of an interval at `at` ([`Revision::NONE`] = the view's own).
+    /// Keys and values of an interval at `at` ([`Revision::NONE`] = the view's own), or at the
+    /// revision that the query names itself.
     ///
     /// # Errors
     /// A compacted or future revision, or a closed store.
     pub fn range(&self, at: Revision, query: &RangeQuery) -> Result<RangeResult, ReadError> {
-        let at = self.resolve(at)?;
-        let wants_values = !query.keys_only && !query.count_only;
-        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
-        let mut result = RangeResult::default();
-        let want = if wants_values { Want::Value } else { Want::Header };
-        let mut rest_from = None;
-        self.scan(&query.range, at, want, |version| {
-            if !query.count_only && result.kvs.len() == limit {
-                rest_from = Some(version.kv.key);
-                return ControlFlow::Break(());
-            }
-            result.count += 1;
-            if !query.count_only {
-                result.kvs.push(version.kv);
-            }
-            ControlFlow::Continue(())
-        })?;
-        if let Some(from) = rest_from {
-            result.more = true;
-            // What is beyond the limit is only counted: no value is read for it.
-            self.scan(&from_key(&query.range, from), at, Want::Header, |_| {
-                result.count += 1;
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(result)
+        let at = self.resolve(if query.at.is_none() { at } else { query.at })?;
+        Ok(range::answer(&At { view: self, at }, query)?)
     }
 
     /// One key at `at`.
@@ -225,20 +203,14 @@ impl ReadView {
         want: Want,
         mut each: impl FnMut(KeyRow) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let (from, end) = match range {
-            KeyRange::Key(key) => {
-                let version = self.version_at(key, at, want)?.filter(|v| !v.tombstone);
+        let Some((from, end)) = row_bounds(range) else {
+            if let KeyRange::Key(key) = range
+                && let Some(version) = self.version_at(key, at, want)?.filter(|v| !v.tombstone)
+            {
                 // One key: nothing follows that a break would stop.
-                return {
-                    let _: () = version.map_or((), |version| match each(version) {
-                        ControlFlow::Continue(()) | ControlFlow::Break(()) => (),
-                    });
-                    Ok(())
-                };
+                let (ControlFlow::Continue(()) | ControlFlow::Break(())) = each(version);
             }
-            KeyRange::Span { start, end } if end <= start => return Ok(()),
-            KeyRange::Span { start, end } => (key_lower_bound(start), Some(key_lower_bound(end))),
-            KeyRange::From(start) => (key_lower_bound(start), None),
+            return Ok(());
         };
         let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
         while let Some(row) = walk.next()? {
@@ -253,14 +225,61 @@ impl ReadView {
         }
         Ok(())
     }
+
+    /// How many keys of `range` live at `at`; reads no value and no key's name.
+    pub(crate) fn count(&self, range: &KeyRange, at: Revision) -> Result<u64, StoreError> {
+        let mut count = 0;
+        let Some((from, end)) = row_bounds(range) else {
+            self.scan(range, at, Want::Header, |_| {
+                count += 1;
+                ControlFlow::Continue(())
+            })?;
+            return Ok(count);
+        };
+        let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
+        while let Some(row) = walk.next()? {
+            let version =
+                decode_key_row(row.key(), Bytes::new(), Revision::NONE, row.value(), Want::Header);
+            count += u64::from(!version.map_err(|e| self.row(&e))?.tombstone);
+        }
+        Ok(count)
+    }
 }
 
-/// The part of `range` at or above `key`.
-fn from_key(range: &KeyRange, key: Bytes) -> KeyRange {
+/// First row and end of the rows of an interval; `None` for one key, and for an empty interval.
+fn row_bounds(range: &KeyRange) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     match range {
-        KeyRange::Key(_) => KeyRange::Key(key),
-        KeyRange::Span { end, .. } => KeyRange::Span { start: key, end: end.clone() },
-        KeyRange::From(_) => KeyRange::From(key),
+        KeyRange::Key(_) => None,
+        KeyRange::Span { start, end } if end <= start => None,
+        KeyRange::Span { start, end } => Some((key_lower_bound(start), Some(key_lower_bound(end)))),
+        KeyRange::From(start) => Some((key_lower_bound(start), None)),
+    }
+}
+
+/// The keys that live at a revision.
+struct At<'v> {
+    view: &'v ReadView,
+    at: Revision,
+}
+
+impl Living for At<'_> {
+    fn walk(
+        &self,
+        range: &KeyRange,
+        want: Want,
+        each: &mut dyn FnMut(KeyValue) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.view.scan(range, self.at, want, |version| each(version.kv))
+    }
+
+    fn fill(&self, kv: &mut KeyValue) -> Result<(), StoreError> {
+        let version = self.view.version_at(&kv.key, self.at, Want::Value)?;
+        kv.value = version.map(|version| version.kv.value).unwrap_or_default();
+        Ok(())
+    }
+
+    fn count(&self, range: &KeyRange) -> Result<u64, StoreError> {
+        self.view.count(range, self.at)
     }
 }
 

@@ -6,6 +6,7 @@
 //! sizes, revisions) are checked by the store.
 
 mod change;
+mod range;
 mod read;
 mod txn;
 

@@ -14,6 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+mod range;
+
+pub use range::{RangeAnswer, RangeRead, RevisionBounds, SortOrder, SortTarget};
+
 /// The largest value that a key holds through this trait: 16 MiB. (The etcd API has its own, lower
 /// bound on requests.)
 pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -143,22 +147,6 @@ impl Read {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeRead {
-    pub range: KeyRange,
-    /// 0 = all.
-    pub limit: usize,
-    pub keys_only: bool,
-    pub count_only: bool,
-}
-
-impl RangeRead {
-    #[must_use]
-    pub fn new(range: KeyRange) -> Self {
-        Self { range, limit: 0, keys_only: false, count_only: false }
-    }
-}
-
 /// One level below a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListRead {
@@ -187,15 +175,6 @@ pub enum Answer {
     Range(RangeAnswer),
     List(ListAnswer),
     Directory(DirectoryAnswer),
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeAnswer {
-    /// In key order.
-    pub kvs: Vec<KeyValue>,
-    /// Keys of the whole range, whatever the limit.
-    pub count: u64,
-    pub more: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use revfs_api::keyspace::{
     Answer, Author, ChangeKind, ChangesAnswer, ChangesRequest, Compare, CompareResult,
     CompareTarget, DirectoryAnswer, Event, HistoryRequest, KeyRange, KeyValue, LeaseId, ListAnswer,
     ListEntry, ListRead, Op, OpAnswer, Origin, RangeAnswer, RangeRead, Read, ReadAnswer, Revision,
-    RevisionEvents, Stamp, Time, Txn, TxnAnswer, Version,
+    RevisionBounds, RevisionEvents, SortOrder, SortTarget, Stamp, Time, Txn, TxnAnswer, Version,
 };
 use revfs_api::wire::revfs as wire;
 
@@ -70,10 +70,40 @@ fn key_value() -> impl Strategy<Value = KeyValue> {
     )
 }
 
+fn bounds() -> impl Strategy<Value = RevisionBounds> {
+    (revision(), revision()).prop_map(|(min, max)| RevisionBounds { min, max })
+}
+
 fn range_read() -> impl Strategy<Value = RangeRead> {
-    (key_range(), any::<usize>(), any::<bool>(), any::<bool>()).prop_map(
-        |(range, limit, keys_only, count_only)| RangeRead { range, limit, keys_only, count_only },
-    )
+    let targets = prop_oneof![
+        Just(SortTarget::Key),
+        Just(SortTarget::Version),
+        Just(SortTarget::CreateRevision),
+        Just(SortTarget::ModRevision),
+        Just(SortTarget::Value),
+    ];
+    let orders = prop_oneof![
+        Just(SortOrder::Unspecified),
+        Just(SortOrder::Ascend),
+        Just(SortOrder::Descend)
+    ];
+    let cut = (any::<usize>(), any::<bool>(), any::<bool>());
+    let shape = (targets, orders, bounds(), bounds());
+    (key_range(), revision(), cut, shape).prop_map(|(range, at, cut, shape)| {
+        let (limit, keys_only, count_only) = cut;
+        let (sort_target, sort_order, mod_revisions, create_revisions) = shape;
+        RangeRead {
+            range,
+            at,
+            limit,
+            keys_only,
+            count_only,
+            sort_target,
+            sort_order,
+            mod_revisions,
+            create_revisions,
+        }
+    })
 }
 
 fn read() -> impl Strategy<Value = Read> {

@@ -15,7 +15,6 @@ use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
-use self::range::RangePlan;
 use super::member::{Member, signed};
 
 /// etcd's default of `--max-request-bytes`, for requests that change something.
@@ -46,15 +45,6 @@ fn check_size(message: &impl Message) -> Result<(), Status> {
 }
 
 impl KvService {
-    /// Answers one range outside of a transaction.
-    async fn range_now(&self, plan: RangePlan) -> Result<(pb::RangeResponse, Revision), Status> {
-        let read = plan.read.clone();
-        let answer = self.member.keyspace().read(plan.revision, vec![Read::Range(read)]).await;
-        let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
-        let Some(Answer::Range(range)) = answers.into_iter().next() else { return Err(misfit()) };
-        Ok((plan.answer(range), current))
-    }
-
     /// Runs one operation that is not in a transaction.
     async fn change(
         &self,
@@ -73,8 +63,11 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let plan = RangePlan::new(request.into_inner())?;
-        let (mut response, current) = self.range_now(plan).await?;
+        let read = Read::Range(range::range_read(request.into_inner())?);
+        let answer = self.member.keyspace().read(Revision::NONE, vec![read]).await;
+        let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
+        let Some(Answer::Range(answer)) = answers.into_iter().next() else { return Err(misfit()) };
+        let mut response = range::response(answer);
         response.header = Some(self.member.header(current).await);
         Ok(Response::new(response))
     }
@@ -118,15 +111,10 @@ impl Kv for KvService {
         request::check_txn(&request)?;
         interval::check_duplicates(&request)?;
         check_size(&request)?;
-        let mut plan = request::TxnPlan::new(request)?;
-        for range in plan.take_past() {
-            let (response, _) = self.range_now(range).await?;
-            plan.past.push(response);
-        }
-        let txn = std::mem::take(&mut plan.txn);
+        let txn = request::txn(request)?;
         let answer = self.member.keyspace().txn(txn, Origin::default()).await.map_err(fail)?;
         let header = self.member.header(answer.revision).await;
-        let mut response = answer::txn(plan, answer)?;
+        let mut response = answer::txn(answer)?;
         response.header = Some(header);
         Ok(Response::new(response))
     }

@@ -64,7 +64,7 @@ impl Site<'_> {
     pub(crate) fn surroundings(&self) -> Vec<Op> {
         let (parent, component) = DirectoryKey::of_key(self.key);
         let first_key =
-            |range| Op::Range(RangeRead { range, limit: 1, keys_only: true, count_only: false });
+            |range| Op::Range(RangeRead { limit: 1, keys_only: true, ..RangeRead::new(range) });
         vec![
             first_key(KeyRange::Key(self.key.clone())),
             first_key(parent.child_directory(&component).range()),
@@ -141,12 +141,8 @@ impl Site<'_> {
 }
 
 pub(crate) fn key_without_value(key: &Bytes) -> Op {
-    Op::Range(RangeRead {
-        range: KeyRange::Key(key.clone()),
-        limit: 1,
-        keys_only: true,
-        count_only: false,
-    })
+    let range = KeyRange::Key(key.clone());
+    Op::Range(RangeRead { limit: 1, keys_only: true, ..RangeRead::new(range) })
 }
 
 /// That a key was last changed by the transaction that `kv` shows, or is absent.

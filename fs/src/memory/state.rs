@@ -131,12 +131,12 @@ impl State {
         self.keys.range(bounds(range)).filter_map(move |(_, rows)| newest(rows, at)?.kv.as_ref())
     }
 
-    pub(super) fn answer(&self, read: &Read, at: Revision) -> Answer {
-        match read {
-            Read::Range(read) => Answer::Range(range_answer(self.range(&read.range, at), read)),
+    pub(super) fn answer(&self, read: &Read, at: Revision) -> Result<Answer> {
+        Ok(match read {
+            Read::Range(read) => Answer::Range(range_answer(self.range(&read.range, at), read)?),
             Read::List(read) => Answer::List(self.list(read, at)),
             Read::Directory(prefix) => Answer::Directory(self.directories.at(prefix, at)),
-        }
+        })
     }
 
     fn list(&self, read: &ListRead, at: Revision) -> ListAnswer {
@@ -268,10 +268,16 @@ fn shown(kv: &KeyValue, keys_only: bool) -> KeyValue {
 }
 
 /// Cuts what a range holds to what was asked for.
+///
+/// # Errors
+/// A question that no mount asks.
 pub(super) fn range_answer<'a>(
     kvs: impl Iterator<Item = &'a KeyValue>,
     read: &RangeRead,
-) -> RangeAnswer {
+) -> Result<RangeAnswer> {
+    if !read.is_plain() {
+        return Err(Error::Unsupported("a range in memory with a revision, an order or bounds"));
+    }
     let mut answer = RangeAnswer::default();
     for kv in kvs {
         answer.count += 1;
@@ -284,5 +290,5 @@ pub(super) fn range_answer<'a>(
             answer.kvs.push(shown(kv, read.keys_only));
         }
     }
-    answer
+    Ok(answer)
 }

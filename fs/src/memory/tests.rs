@@ -403,7 +403,8 @@ fn a_range_is_cut_and_counted() {
         put(&memory, key, "value");
     }
     let ask = |range, limit, keys_only, count_only| {
-        let read = Read::Range(RangeRead { range, limit, keys_only, count_only });
+        let read = RangeRead { limit, keys_only, count_only, ..RangeRead::new(range) };
+        let read = Read::Range(read);
         let mut answer = now(memory.read(Revision::NONE, vec![read])).unwrap();
         let Some(Answer::Range(range)) = answer.answers.pop() else { panic!("a range") };
         (range.kvs.len(), range.count, range.more)

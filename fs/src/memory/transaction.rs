@@ -100,7 +100,7 @@ impl<'a> Transaction<'a> {
                 let deleted = gone.len() as u64;
                 OpAnswer::Delete { deleted, prev_kvs: if *prev_kv { gone } else { Vec::new() } }
             }
-            Op::Range(read) => OpAnswer::Range(range_answer(self.live(&read.range).iter(), read)),
+            Op::Range(read) => OpAnswer::Range(range_answer(self.live(&read.range).iter(), read)?),
             Op::Txn(inner) => {
                 let choice = nested.next().expect("one choice for each nested transaction");
                 OpAnswer::Txn(self.txn(inner, choice)?)

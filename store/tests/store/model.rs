@@ -135,7 +135,10 @@ fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
     let at = random::revision(r, compacted, current);
     let key = random::key(r);
     assert_eq!(view.get(at, &key, false), reference.get(at, &key), "get {key:?} at {at}");
-    let query = random::query(r);
+    let mut query = random::query(r, current);
+    if r.one_in(8) {
+        query.at = random::revision(r, compacted, current);
+    }
     assert_eq!(view.range(at, &query), reference.range(at, &query), "{query:?} at {at}");
     let directory = Bytes::from_static(r.pick(random::DIRECTORIES));
     let (found, expected) = (view.directory(at, &directory), reference.directory(at, &directory));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use revfs_store::types::{
     Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeQuery, Revision,
-    Time, Txn,
+    RevisionBounds, SortOrder, SortTarget, Time, Txn,
 };
 use revfs_store::{Body, Command};
 
@@ -159,13 +159,50 @@ pub(crate) fn range(r: &mut Random) -> KeyRange {
     }
 }
 
-pub(crate) fn query(r: &mut Random) -> RangeQuery {
+fn bounds(r: &mut Random, current: u64) -> RevisionBounds {
+    let bound = |r: &mut Random| match r.below(3) {
+        0 => Revision::NONE,
+        1 => Revision(r.below(current + 2)),
+        _ => Revision(current - r.below(current.min(30))),
+    };
+    if r.one_in(6) {
+        RevisionBounds { min: bound(r), max: bound(r) }
+    } else {
+        RevisionBounds::default()
+    }
+}
+
+/// A range with everything that may be asked of one, but for a revision of its own.
+pub(crate) fn query(r: &mut Random, current: u64) -> RangeQuery {
+    let targets = [
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::CreateRevision,
+        SortTarget::ModRevision,
+        SortTarget::Value,
+    ];
+    let orders = [SortOrder::Unspecified, SortOrder::Ascend, SortOrder::Descend];
+    let sorts = r.one_in(3);
     RangeQuery {
         range: range(r),
+        at: Revision::NONE,
         limit: r.index(5),
         keys_only: r.one_in(4),
         count_only: r.one_in(6),
+        sort_target: if sorts { r.pick(&targets) } else { SortTarget::Key },
+        sort_order: if sorts { r.pick(&orders) } else { SortOrder::Unspecified },
+        mod_revisions: bounds(r, current),
+        create_revisions: bounds(r, current),
     }
+}
+
+/// A range in a transaction, sometimes at a revision of its own.
+fn query_in_txn(r: &mut Random, compacted: u64, current: u64) -> RangeQuery {
+    let mut query = query(r, current);
+    if r.one_in(4) {
+        query.at = revision(r, compacted, current);
+    }
+    query
 }
 
 /// A revision near what is stored: mostly valid, sometimes compacted or in the future.
@@ -215,7 +252,7 @@ fn op(r: &mut Random, compacted: u64, current: u64, depth: u64) -> Op {
             range: if r.one_in(3) { range(r) } else { KeyRange::Key(key(r)) },
             prev_kv: r.one_in(2),
         },
-        12..14 => Op::Range(query(r)),
+        12..14 => Op::Range(query_in_txn(r, compacted, current)),
         14 => Op::Append { key: key(r), value: value(r) },
         15 => Op::Move { from: prefix(r), to: prefix(r) },
         16 => Op::MoveKey { from: key(r), to: key(r) },

@@ -11,7 +11,7 @@ use revfs_store::schema::Tree;
 use revfs_store::types::{
     ChangeKind, ChangesQuery, ChangesResult, Compare, CompareResult, CompareTarget, DirectoryState,
     Event, KeyValue, Lease, LeaseId, ListEntry, ListQuery, ListResult, Op, RangeQuery, RangeResult,
-    Revision, RevisionEvents, Stamp, Time, Txn, TxnAnswer,
+    Revision, RevisionBounds, RevisionEvents, SortOrder, SortTarget, Stamp, Time, Txn, TxnAnswer,
 };
 use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
 
@@ -262,21 +262,27 @@ impl Reference {
                         return Err(Refusal::LeaseNotFound);
                     }
                 }
-                Op::Restore { revision, .. } => match self.resolve(*revision) {
-                    Err(ReadError::Compacted { requested, compacted }) => {
-                        return Err(Refusal::Compacted { requested, compacted });
-                    }
-                    Err(ReadError::Future { requested, current }) => {
-                        return Err(Refusal::Future { requested, current });
-                    }
-                    Err(ReadError::Store(_)) => unreachable!("the reference has no disk"),
-                    Ok(_) => {}
-                },
+                Op::Restore { revision, .. } | Op::Range(RangeQuery { at: revision, .. }) => {
+                    self.refusal(*revision)?;
+                }
                 Op::Txn(nested) => self.needs(nested, &choice.nested[&at])?,
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn refusal(&self, at: Revision) -> Result<(), Refusal> {
+        match self.resolve(at) {
+            Err(ReadError::Compacted { requested, compacted }) => {
+                Err(Refusal::Compacted { requested, compacted })
+            }
+            Err(ReadError::Future { requested, current }) => {
+                Err(Refusal::Future { requested, current })
+            }
+            Err(ReadError::Store(_)) => unreachable!("the reference has no disk"),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn resolve(&self, at: Revision) -> Result<u64, ReadError> {
@@ -301,6 +307,7 @@ impl Reference {
     }
 
     pub(crate) fn range(&self, at: Revision, query: &RangeQuery) -> Result<RangeResult, ReadError> {
+        let at = if query.at.0 == 0 { at } else { query.at };
         Ok(range_of(&self.moment(at)?.keys, query))
     }
 
@@ -470,13 +477,38 @@ fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
 }
 
 fn range_of(keys: &BTreeMap<Bytes, KeyValue>, query: &RangeQuery) -> RangeResult {
-    let found: Vec<&KeyValue> = keys.values().filter(|kv| query.range.contains(&kv.key)).collect();
+    let mut found: Vec<KeyValue> =
+        keys.values().filter(|kv| query.range.contains(&kv.key)).cloned().collect();
     let total = count(found.len());
     if query.count_only {
         return RangeResult { count: total, ..RangeResult::default() };
     }
     let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+    let has_bounds =
+        [query.mod_revisions, query.create_revisions] != [RevisionBounds::default(); 2];
+    if query.sort_order == SortOrder::Unspecified && !has_bounds {
+        // etcd reads no more than it needs to know whether there is more.
+        found.truncate(limit.saturating_add(1));
+    }
+    let outside = |bounds: RevisionBounds, revision: Revision| {
+        (bounds.min.0 != 0 && revision < bounds.min) || (bounds.max.0 != 0 && revision > bounds.max)
+    };
+    found.retain(|kv| {
+        !outside(query.mod_revisions, kv.mod_revision)
+            && !outside(query.create_revisions, kv.create_revision)
+    });
+    let is_down = query.sort_order == SortOrder::Descend;
+    found.sort_by(|a, b| {
+        let order = match query.sort_target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::CreateRevision => a.create_revision.cmp(&b.create_revision),
+            SortTarget::ModRevision => a.mod_revision.cmp(&b.mod_revision),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        if is_down { order.reverse() } else { order }
+    });
     let more = found.len() > limit;
-    let kvs = found.into_iter().take(limit).map(|kv| without_value(kv.clone(), query.keys_only));
+    let kvs = found.into_iter().take(limit).map(|kv| without_value(kv, query.keys_only));
     RangeResult { kvs: kvs.collect(), count: total, more }
 }

@@ -4,35 +4,10 @@ use bytes::Bytes;
 
 use super::{Malformed, QUESTIONS_MAX, Result, at_most, number, required, size};
 use crate::keyspace::{
-    Answer, DirectoryAnswer, ListAnswer, ListEntry, ListRead, RangeAnswer, RangeRead, Read,
-    ReadAnswer, Revision, Time,
+    Answer, DirectoryAnswer, ListAnswer, ListEntry, ListRead, Read, ReadAnswer, Revision, Time,
 };
 use crate::wire::revfs as wire;
 use crate::wire::revfs::{answer, question};
-
-impl From<RangeRead> for question::Range {
-    fn from(read: RangeRead) -> Self {
-        Self {
-            range: Some(read.range.into()),
-            limit: number(read.limit),
-            keys_only: read.keys_only,
-            count_only: read.count_only,
-        }
-    }
-}
-
-impl TryFrom<question::Range> for RangeRead {
-    type Error = Malformed;
-
-    fn try_from(read: question::Range) -> Result<Self> {
-        Ok(Self {
-            range: required(read.range, "Question.Range", "range")?.try_into()?,
-            limit: size(read.limit),
-            keys_only: read.keys_only,
-            count_only: read.count_only,
-        })
-    }
-}
 
 impl From<Read> for wire::Question {
     fn from(read: Read) -> Self {
@@ -109,26 +84,6 @@ impl From<wire::Directory> for DirectoryAnswer {
             names: directory.names,
             changed: Revision(directory.changed),
             time: Time(directory.time),
-        }
-    }
-}
-
-impl From<RangeAnswer> for wire::RangeAnswer {
-    fn from(answer: RangeAnswer) -> Self {
-        Self {
-            kvs: answer.kvs.into_iter().map(Into::into).collect(),
-            count: answer.count,
-            more: answer.more,
-        }
-    }
-}
-
-impl From<wire::RangeAnswer> for RangeAnswer {
-    fn from(answer: wire::RangeAnswer) -> Self {
-        Self {
-            kvs: answer.kvs.into_iter().map(Into::into).collect(),
-            count: answer.count,
-            more: answer.more,
         }
     }
 }

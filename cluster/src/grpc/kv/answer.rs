@@ -7,8 +7,7 @@ use revfs_api::wire::mvccpb;
 use tonic::Status;
 
 use super::super::member::signed;
-use super::misfit;
-use super::request::{Branches, OpShape, TxnPlan};
+use super::{misfit, range};
 
 pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
@@ -26,66 +25,39 @@ fn inner_header(revision: Revision) -> Option<pb::ResponseHeader> {
     Some(pb::ResponseHeader { revision: signed(revision.0), ..pb::ResponseHeader::default() })
 }
 
-/// The answer of a whole transaction, without its header.
-pub(super) fn txn(plan: TxnPlan, answer: TxnAnswer) -> Result<pb::TxnResponse, Status> {
-    let mut past: Vec<_> = plan.past.into_iter().map(Some).collect();
-    branch(plan.shapes, answer, &mut past)
+/// The answer of a transaction, without its header.
+pub(super) fn txn(answer: TxnAnswer) -> Result<pb::TxnResponse, Status> {
+    let TxnAnswer { succeeded, revision, answers, changed: _ } = answer;
+    let response = |answer| Ok(pb::ResponseOp { response: Some(operation(answer, revision)?) });
+    let responses = answers.into_iter().map(response).collect::<Result<_, Status>>()?;
+    Ok(pb::TxnResponse { header: None, succeeded, responses })
 }
 
-fn branch(
-    shapes: Branches,
-    answer: TxnAnswer,
-    past: &mut [Option<pb::RangeResponse>],
-) -> Result<pb::TxnResponse, Status> {
-    let ran = if answer.succeeded { shapes.success } else { shapes.failure };
-    if ran.len() != answer.answers.len() {
-        return Err(misfit());
-    }
-    let revision = answer.revision;
-    let response = |(shape, answer)| {
-        Ok(pb::ResponseOp { response: Some(operation(shape, answer, revision, past)?) })
-    };
-    let responses = ran.into_iter().zip(answer.answers).map(response);
-    Ok(pb::TxnResponse {
-        header: None,
-        succeeded: answer.succeeded,
-        responses: responses.collect::<Result<_, Status>>()?,
-    })
-}
-
-fn operation(
-    shape: OpShape,
-    answer: OpAnswer,
-    revision: Revision,
-    past: &mut [Option<pb::RangeResponse>],
-) -> Result<Response, Status> {
-    Ok(match (shape, answer) {
-        (OpShape::Put, OpAnswer::Put { prev_kv }) => Response::ResponsePut(pb::PutResponse {
+fn operation(answer: OpAnswer, revision: Revision) -> Result<Response, Status> {
+    Ok(match answer {
+        OpAnswer::Put { prev_kv } => Response::ResponsePut(pb::PutResponse {
             header: inner_header(revision),
             prev_kv: prev_kv.map(key_value),
         }),
-        (OpShape::Delete, OpAnswer::Delete { deleted, prev_kvs }) => {
+        OpAnswer::Delete { deleted, prev_kvs } => {
             Response::ResponseDeleteRange(pb::DeleteRangeResponse {
                 header: inner_header(revision),
                 deleted: signed(deleted),
                 prev_kvs: prev_kvs.into_iter().map(key_value).collect(),
             })
         }
-        (OpShape::Range(plan), OpAnswer::Range(range)) => {
-            let mut response = plan.answer(range);
+        OpAnswer::Range(range) => {
+            let mut response = range::response(range);
             response.header = inner_header(revision);
             Response::ResponseRange(response)
         }
-        (OpShape::Past(place), OpAnswer::Range(_)) => {
-            let mut response = past.get_mut(place).and_then(Option::take).ok_or_else(misfit)?;
-            response.header = inner_header(revision);
-            Response::ResponseRange(response)
-        }
-        (OpShape::Txn(shapes), OpAnswer::Txn(answer)) => {
-            let mut response = branch(shapes, answer, past)?;
+        OpAnswer::Txn(answer) => {
+            let mut response = txn(answer)?;
             response.header = Some(pb::ResponseHeader::default());
             Response::ResponseTxn(response)
         }
-        _ => return Err(misfit()),
+        OpAnswer::Append { .. } | OpAnswer::Move { .. } | OpAnswer::Restore { .. } => {
+            return Err(misfit());
+        }
     })
 }

@@ -1,9 +1,7 @@
 //! etcd's requests: the checks that come before anything runs, in etcd's order and with its texts, and
 //! the operations of the key space that they become.
 
-use revfs_api::keyspace::{
-    Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeRead, Revision, Txn,
-};
+use revfs_api::keyspace::{Compare, CompareResult, CompareTarget, LeaseId, Op, Revision, Txn};
 use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::compare::{
@@ -12,7 +10,7 @@ use revfs_api::wire::etcdserverpb::compare::{
 use revfs_api::wire::etcdserverpb::request_op::Request;
 use tonic::Status;
 
-use super::range::{RangePlan, key_range};
+use super::range::{key_range, range_read};
 
 /// Operations or compares in one list of a transaction, those of nested ones included: etcd's flag
 /// `--max-txn-ops`, with a default that does not bite.
@@ -52,7 +50,7 @@ fn check_txn_within(request: &pb::TxnRequest, room: usize) -> Result<(), Status>
     }
     for operation in request.success.iter().chain(&request.failure) {
         match &operation.request {
-            Some(Request::RequestRange(range)) => RangePlan::new(range.clone()).map(drop)?,
+            Some(Request::RequestRange(range)) => range_read(range.clone()).map(drop)?,
             Some(Request::RequestPut(put)) => check_put(put)?,
             Some(Request::RequestDeleteRange(delete)) => check_key(&delete.key)?,
             Some(Request::RequestTxn(txn)) => check_txn_within(txn, left)?,
@@ -77,90 +75,26 @@ pub(super) fn delete(request: pb::DeleteRangeRequest) -> Op {
     Op::Delete { range: key_range(request.key, request.range_end), prev_kv: request.prev_kv }
 }
 
-/// A transaction, and what its answers need besides the key space's.
-#[derive(Debug, Default)]
-pub(super) struct TxnPlan {
-    pub(super) txn: Txn,
-    pub(super) shapes: Branches,
-    /// Ranges at a revision: the past does not change, so they are read beforehand. Each is named by
-    /// its place.
-    past_ranges: Vec<RangePlan>,
-    pub(super) past: Vec<pb::RangeResponse>,
+/// The request has been checked.
+pub(super) fn txn(request: pb::TxnRequest) -> Result<Txn, Status> {
+    Ok(Txn {
+        compares: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
+        success: operations(request.success)?,
+        failure: operations(request.failure)?,
+    })
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Branches {
-    pub(super) success: Vec<OpShape>,
-    pub(super) failure: Vec<OpShape>,
-}
-
-#[derive(Debug)]
-pub(super) enum OpShape {
-    Put,
-    Delete,
-    Range(RangePlan),
-    /// Its place in [`TxnPlan::past`].
-    Past(usize),
-    Txn(Branches),
-}
-
-impl TxnPlan {
-    /// The request has been checked.
-    pub(super) fn new(request: pb::TxnRequest) -> Result<Self, Status> {
-        let mut past = Vec::new();
-        let (txn, shapes) = branches(request, &mut past)?;
-        Ok(Self { txn, shapes, past_ranges: past, past: Vec::new() })
-    }
-
-    pub(super) fn take_past(&mut self) -> Vec<RangePlan> {
-        std::mem::take(&mut self.past_ranges)
-    }
-}
-
-fn branches(request: pb::TxnRequest, past: &mut Vec<RangePlan>) -> Result<(Txn, Branches), Status> {
-    let compares = request.compare.into_iter().map(compare).collect::<Result<_, _>>()?;
-    let (success, success_shapes) = operations(request.success, past)?;
-    let (failure, failure_shapes) = operations(request.failure, past)?;
-    let shapes = Branches { success: success_shapes, failure: failure_shapes };
-    Ok((Txn { compares, success, failure }, shapes))
-}
-
-fn operations(
-    requests: Vec<pb::RequestOp>,
-    past: &mut Vec<RangePlan>,
-) -> Result<(Vec<Op>, Vec<OpShape>), Status> {
-    let mut operations = Vec::with_capacity(requests.len());
-    let mut shapes = Vec::with_capacity(requests.len());
-    for request in requests {
-        let (operation, shape) = match request.request {
-            Some(Request::RequestPut(request)) => (put(request), OpShape::Put),
-            Some(Request::RequestDeleteRange(request)) => (delete(request), OpShape::Delete),
-            Some(Request::RequestRange(request)) => range(RangePlan::new(request)?, past),
-            Some(Request::RequestTxn(request)) => {
-                let (txn, shapes) = branches(request, past)?;
-                (Op::Txn(txn), OpShape::Txn(shapes))
-            }
+fn operations(requests: Vec<pb::RequestOp>) -> Result<Vec<Op>, Status> {
+    let operation = |request: pb::RequestOp| {
+        Ok(match request.request {
+            Some(Request::RequestPut(request)) => put(request),
+            Some(Request::RequestDeleteRange(request)) => delete(request),
+            Some(Request::RequestRange(request)) => Op::Range(range_read(request)?),
+            Some(Request::RequestTxn(request)) => Op::Txn(txn(request)?),
             None => return Err(Status::invalid_argument(status::KEY_NOT_FOUND)),
-        };
-        operations.push(operation);
-        shapes.push(shape);
-    }
-    Ok((operations, shapes))
-}
-
-fn range(plan: RangePlan, past: &mut Vec<RangePlan>) -> (Op, OpShape) {
-    if plan.revision == Revision::NONE {
-        return (Op::Range(plan.read.clone()), OpShape::Range(plan));
-    }
-    // The operation keeps the place of the answer.
-    let place = RangeRead {
-        range: KeyRange::Key(plan.read.range.start().clone()),
-        limit: 0,
-        keys_only: false,
-        count_only: true,
+        })
     };
-    past.push(plan);
-    (Op::Range(place), OpShape::Past(past.len() - 1))
+    requests.into_iter().map(operation).collect()
 }
 
 fn compare(compare: pb::Compare) -> Result<Compare, Status> {

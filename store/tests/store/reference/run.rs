@@ -110,6 +110,9 @@ impl Run<'_> {
                     prev_kvs: if *prev_kv { old } else { Vec::new() },
                 }
             }
+            Op::Range(query) if query.at.0 != 0 => {
+                OpAnswer::Range(self.reference.range(query.at, query).unwrap())
+            }
             Op::Range(query) => OpAnswer::Range(range_of(&self.keys, query)),
             Op::Move { from, to } => {
                 let moved = self.within(&KeyRange::prefix(from));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use revfs_store::Body;
 use revfs_store::types::{
     Compare, CompareResult, CompareTarget, KeyRange, LeaseId, ListQuery, Op, RangeQuery, Revision,
-    Time, Txn,
+    RevisionBounds, SortOrder, SortTarget, Time, Txn,
 };
 
 #[derive(Debug)]
@@ -56,12 +56,37 @@ fn revision(words: &[&str]) -> Revision {
     Revision(option(words, "rev").map_or(0, number))
 }
 
+/// `name=MIN-MAX`; 0 = no bound.
+fn bounds(words: &[&str], name: &str) -> RevisionBounds {
+    let Some((min, max)) = option(words, name).and_then(|word| word.split_once('-')) else {
+        return RevisionBounds::default();
+    };
+    RevisionBounds { min: Revision(number(min)), max: Revision(number(max)) }
+}
+
 fn range_query(words: &[&str]) -> RangeQuery {
     RangeQuery {
         range: range(words[1]),
+        at: Revision(option(words, "at").map_or(0, number)),
         limit: option(words, "limit").map_or(0, number),
         keys_only: words.contains(&"keys"),
         count_only: words.contains(&"count"),
+        sort_target: match option(words, "sort") {
+            None | Some("key") => SortTarget::Key,
+            Some("version") => SortTarget::Version,
+            Some("create") => SortTarget::CreateRevision,
+            Some("mod") => SortTarget::ModRevision,
+            Some("value") => SortTarget::Value,
+            Some(other) => panic!("unknown sort target {other}"),
+        },
+        sort_order: match option(words, "order") {
+            None => SortOrder::Unspecified,
+            Some("up") => SortOrder::Ascend,
+            Some("down") => SortOrder::Descend,
+            Some(other) => panic!("unknown order {other}"),
+        },
+        mod_revisions: bounds(words, "mod"),
+        create_revisions: bounds(words, "create"),
     }
 }
 
