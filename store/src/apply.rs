@@ -17,6 +17,7 @@ use crate::schema::{
 use crate::txn::{Change, Changes, Stop};
 use crate::types::{LeaseId, Revision, Stamp, Time};
 use crate::view::ReadView;
+use crate::watch::Published;
 
 /// What a command does.
 pub(crate) struct Application {
@@ -26,6 +27,8 @@ pub(crate) struct Application {
     pub(crate) time: Time,
     /// The new compacted revision, if the command compacts.
     pub(crate) compacted: Option<Revision>,
+    /// The new revision for those who watch, if somebody does.
+    pub(crate) published: Option<Published>,
 }
 
 impl Application {
@@ -36,6 +39,7 @@ impl Application {
         previous: Time,
         term: u64,
         command: &Command,
+        is_watched: bool,
     ) -> Result<Self, StoreError> {
         let time = command.time.max(previous);
         let mut rows = Vec::new();
@@ -63,16 +67,26 @@ impl Application {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::Refused(refusal)) => {
                 let outcome = Outcome { revision: view.current(), result: Err(refusal) };
-                return Ok(Self { outcome, rows: Vec::new(), time, compacted: None });
+                return Ok(Self {
+                    outcome,
+                    rows: Vec::new(),
+                    time,
+                    compacted: None,
+                    published: None,
+                });
             }
         };
         let changes = changes.into_map();
         let mut revision = view.current();
+        let mut published = None;
         if !changes.is_empty() {
             revision = revision.next();
+            published =
+                is_watched.then(|| Published::new(revision, time, command, changes.values()));
             change_rows(view, revision, time, command, changes, &mut rows)?;
         }
-        Ok(Self { outcome: Outcome { revision, result: Ok(done) }, rows, time, compacted })
+        let outcome = Outcome { revision, result: Ok(done) };
+        Ok(Self { outcome, rows, time, compacted, published })
     }
 }
 

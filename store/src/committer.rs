@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use heed::{MdbError, RwTxn};
 use parking_lot::MutexGuard;
@@ -43,7 +44,13 @@ impl Drop for Ending<'_> {
     }
 }
 
-pub(crate) fn run(shared: &Shared) {
+pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("store-committer".to_owned());
+    thread.spawn(move || run(&shared))
+}
+
+fn run(shared: &Shared) {
     let ending = Ending(shared);
     // What this thread knows of LMDB needs no lock: nobody else writes there.
     let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();

@@ -67,6 +67,22 @@ impl ReadView {
         Ok(versions)
     }
 
+    /// The change of `key` that the revisions tree says was made at `revision`.
+    pub(crate) fn event_at(
+        &self,
+        revision: Revision,
+        kind: ChangeKind,
+        key: &[u8],
+        want: Want,
+    ) -> Result<Event, StoreError> {
+        let version = self.version_at(key, revision, want)?;
+        let found = version.filter(|version| version.kv.mod_revision == revision).map(event);
+        found.filter(|event| event.kind == kind).ok_or_else(|| {
+            let key = key.escape_ascii();
+            self.fault().close(&format!("tree keys has no row of \"{key}\" at revision {revision}"))
+        })
+    }
+
     /// Whether a version at or below the compacted revision is the one that compaction kept.
     fn is_base(&self, version: &KeyRow, at: Revision) -> Result<bool, StoreError> {
         let revision = version.kv.mod_revision;
@@ -81,7 +97,7 @@ impl ReadView {
         Ok(newest.is_some_and(|newest| newest.kv.mod_revision == revision))
     }
 
-    fn stamp_of(&self, revision: Revision) -> Result<Stamp, StoreError> {
+    pub(crate) fn stamp_of(&self, revision: Revision) -> Result<Stamp, StoreError> {
         if let Some(row) = self.get_row(Tree::Times, &revision.0.to_be_bytes())? {
             return decode_stamp(row.key(), row.value()).map_err(|e| self.row(&e));
         }
@@ -220,19 +236,9 @@ impl Scan<'_, '_> {
             return Ok(());
         }
         let want = if self.query.keys_only { Want::Header } else { Want::Value };
-        let version = self.view.version_at(key, main, want)?;
-        let version = version.filter(|version| version.kv.mod_revision == main);
-        match version.filter(|version| version.tombstone == is_delete) {
-            Some(version) => {
-                events.push(event(version));
-                Ok(())
-            }
-            None => {
-                let key = key.escape_ascii();
-                let reason = format!("tree keys has no row of \"{key}\" at revision {main}");
-                Err(self.view.fault().close(&reason))
-            }
-        }
+        let kind = if is_delete { ChangeKind::Delete } else { ChangeKind::Put };
+        events.push(self.view.event_at(main, kind, key, want)?);
+        Ok(())
     }
 
     fn complete(&mut self, main: Revision, events: Vec<Event>) -> Result<(), StoreError> {

@@ -43,6 +43,7 @@ pub mod types;
 mod validate;
 mod verify;
 mod view;
+mod watch;
 
 pub use check::check_file;
 pub use codec::{DecodeError, Problem};
@@ -51,3 +52,4 @@ pub use error::{OpenError, ReadError, StoreError};
 pub use escape::escaped_bytes;
 pub use store::{Health, Position, Size, Store, StoreOptions};
 pub use view::ReadView;
+pub use watch::{WatchOptions, WatchRequest, WatchStats, WatchedEvent, WatchedRevision, Watcher};

@@ -28,6 +28,7 @@ use crate::overlay::{Layer, Layers};
 use crate::schema::{CompactionPass, StateRow};
 use crate::types::{Revision, Time};
 use crate::view::ReadView;
+use crate::watch::{self, Post, WatchOptions};
 
 /// How a store uses its machine. None of this changes what apply answers.
 #[derive(Clone, Debug)]
@@ -52,6 +53,7 @@ pub struct StoreOptions {
     pub compaction_pause: Duration,
     /// Pages that `open` checks, from the roots down, before LMDB sees the file.
     pub check_pages_max: usize,
+    pub watch: WatchOptions,
 }
 
 impl Default for StoreOptions {
@@ -67,6 +69,7 @@ impl Default for StoreOptions {
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
             check_pages_max: 16_384,
+            watch: WatchOptions::default(),
         }
     }
 }
@@ -108,7 +111,8 @@ type RevisionCallback = Box<dyn Fn(Revision) + Send + Sync>;
 /// A revisioned store in one directory. All methods take `&self`.
 pub struct Store {
     shared: Arc<Shared>,
-    committer: Mutex<Option<JoinHandle<()>>>,
+    /// The committer and the hub of the watches.
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What apply, the committer and the views share; see the module.
@@ -123,6 +127,7 @@ pub(crate) struct Shared {
     pub(crate) work: Condvar,
     /// Wakes whoever waits for the committer, or for apply to finish an entry.
     pub(crate) progress: Condvar,
+    pub(crate) post: Arc<Post>,
 }
 
 /// The fields under the `state` lock.
@@ -222,6 +227,7 @@ impl Store {
             ended: false,
         };
         let shared = Arc::new(Shared {
+            post: Arc::new(Post::new(options.watch.clone(), state.current)),
             environment,
             options,
             fault: Fault::default(),
@@ -230,14 +236,19 @@ impl Store {
             work: Condvar::new(),
             progress: Condvar::new(),
         });
-        let committer = {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name("store-committer".to_owned())
-                .spawn(move || committer::run(&shared))
-                .map_err(|source| OpenError::Thread { path, source })?
-        };
-        Ok(Self { shared, committer: Mutex::new(Some(committer)) })
+        let store = Self { shared, threads: Mutex::default() };
+        // A store of which one thread did not start stops the other as it is dropped.
+        for start in [committer::start, watch::start] {
+            let started = start(&store.shared);
+            let thread =
+                started.map_err(|source| OpenError::Thread { path: path.clone(), source })?;
+            store.threads.lock().push(thread);
+        }
+        Ok(store)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Applies one log entry. `position` is committed in the same LMDB transaction as the changes.
@@ -249,9 +260,10 @@ impl Store {
         let callbacks = self.shared.writer.lock();
         let (view, time, layer) = self.begin(&position)?;
         let before = view.current();
-        let application = Application::run(&view, time, position.term, command);
+        let is_watched = self.shared.post.is_wanted();
+        let application = Application::run(&view, time, position.term, command, is_watched);
         let application = application.inspect_err(|_| self.abandon_entry())?;
-        let Application { outcome, rows, time, compacted } = application;
+        let Application { outcome, rows, time, compacted, published } = application;
         for (tree, row, value) in rows {
             layer.insert(tree, row, value);
         }
@@ -266,6 +278,7 @@ impl Store {
         self.finish(&mut state, position);
         drop(state);
         if outcome.revision > before {
+            self.shared.post.publish(outcome.revision, published);
             for callback in callbacks.iter() {
                 callback(outcome.revision);
             }
@@ -468,9 +481,11 @@ impl Store {
         }
         self.shared.work.notify_all();
         self.shared.progress.notify_all();
-        if let Some(committer) = self.committer.lock().take() {
-            // If it panicked, it has closed the store itself.
-            committer.join().ok();
+        self.shared.post.close();
+        for thread in self.threads.lock().drain(..) {
+            // The committer, if it panicked, has closed the store itself; the hub has ended the
+            // watches.
+            thread.join().ok();
         }
     }
 }

@@ -13,3 +13,5 @@ mod reference;
 mod scenario;
 mod script;
 mod space;
+mod watch;
+mod watch_model;
