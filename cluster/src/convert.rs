@@ -3,7 +3,7 @@
 
 use revfs_api::keyspace as api;
 use revfs_store::types as store;
-use revfs_store::{ReadError, Refusal, StoreError};
+use revfs_store::{Done, ReadError, Refusal, StoreError};
 
 pub(crate) fn revision_to_store(revision: api::Revision) -> store::Revision {
     store::Revision(revision.0)
@@ -11,6 +11,19 @@ pub(crate) fn revision_to_store(revision: api::Revision) -> store::Revision {
 
 pub(crate) fn revision_to_api(revision: store::Revision) -> api::Revision {
     api::Revision(revision.0)
+}
+
+pub(crate) fn lease_to_store(lease: api::LeaseId) -> store::LeaseId {
+    store::LeaseId(lease.0)
+}
+
+pub(crate) fn lease_to_api(lease: store::LeaseId) -> api::LeaseId {
+    api::LeaseId(lease.0)
+}
+
+/// An answer of another command than the one proposed: the entry is applied, but not understood.
+pub(crate) fn unexpected(done: &Done) -> api::Error {
+    api::Error::OutcomeUnknown { reason: format!("the store answered {done:?}") }
 }
 
 fn time_to_api(time: store::Time) -> api::Time {

@@ -1,13 +1,15 @@
-//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV and Maintenance, and
-//! revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
+//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV, Lease and
+//! Maintenance, and revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
 //!
 //! - [`serve`]: sockets, their life and the drain at shutdown;
 //! - `kv`: etcd's rules of requests and answers;
+//! - `lease`: renewals by the leader's clock;
 //! - `revfs`: the key space as it is;
 //! - `member`: who answers, for etcd's headers.
 
 mod connection;
 mod kv;
+mod lease;
 mod listener;
 mod maintenance;
 mod member;

@@ -15,6 +15,7 @@ mod data_dir;
 mod fields;
 pub mod grpc;
 mod housekeeping;
+mod lease_clock;
 mod local;
 pub mod log;
 mod node;

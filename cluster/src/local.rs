@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
-    Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer,
-    VALUE_BYTES_MAX, Version, Watch,
+    LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
+    TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
 use revfs_store::types::Author;
 use revfs_store::{Body, Done, Outcome, ReadError, Store};
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::ballast::free_bytes;
 use crate::convert;
 use crate::data_dir::Identity;
+use crate::lease_clock::LeaseClock;
 use crate::proposal::Proposer;
 use crate::watch::Cursor;
 
@@ -27,6 +28,7 @@ const COMPACTION_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct Local {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
+    pub(crate) leases: Arc<LeaseClock>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
     pub(crate) current: watch::Receiver<u64>,
@@ -129,7 +131,7 @@ impl KeySpace for Local {
         let outcome = self.propose(origin, Body::Txn(convert::txn_to_store(txn))).await?;
         match outcome.result.map_err(convert::refusal)? {
             Done::Txn(answer) => Ok(convert::txn_to_api(answer)),
-            other => Err(unexpected(&other)),
+            other => Err(convert::unexpected(&other)),
         }
     }
 
@@ -161,7 +163,7 @@ impl KeySpace for Local {
         let outcome = self.propose(Origin::default(), Body::Compact { revision }).await?;
         match outcome.result.map_err(convert::refusal)? {
             Done::Compacted => {}
-            other => return Err(unexpected(&other)),
+            other => return Err(convert::unexpected(&other)),
         }
         if !physical {
             return Ok(());
@@ -174,6 +176,27 @@ impl KeySpace for Local {
             Ok(Err(error)) => Err(convert::store_error(error)),
             Err(error) => Err(Error::Unavailable { reason: error.to_string() }),
         }
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        let (id, ttl_seconds) = self.leases.grant(convert::lease_to_store(id), ttl_seconds).await?;
+        Ok((convert::lease_to_api(id), ttl_seconds))
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
+        self.leases.keep_alive(convert::lease_to_store(id)).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
+        self.leases.revoke(convert::lease_to_store(id)).await
+    }
+
+    async fn lease_time_to_live(&self, id: LeaseId, with_keys: bool) -> Result<Option<LeaseState>> {
+        self.leases.time_to_live(convert::lease_to_store(id), with_keys).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        Ok(self.leases.all().await?.into_iter().map(convert::lease_to_api).collect())
     }
 
     async fn status(&self) -> Result<Status> {
@@ -204,9 +227,4 @@ impl KeySpace for Local {
             read_only: self.read_only(),
         })
     }
-}
-
-/// An answer of another command than the one proposed: the entry is applied, but not understood.
-fn unexpected(done: &Done) -> Error {
-    Error::OutcomeUnknown { reason: format!("the store answered {done:?}") }
 }

@@ -22,6 +22,7 @@ use crate::compaction_clock::{self, Retention};
 use crate::config::{NodeConfig, StartError};
 use crate::data_dir::{DataDir, Identity, Layout};
 use crate::housekeeping::Housekeeping;
+use crate::lease_clock::{LeaseBook, LeaseClock};
 use crate::local::Local;
 use crate::log::{Log, OnNoSpace};
 use crate::proposal::Proposer;
@@ -65,8 +66,10 @@ impl Node {
             opened.map_err(|error| StartError::Interrupted { reason: error.to_string() })??;
         let Opened { data_dir, identity, store, log, ballast } = opened;
         config.data_dir.clone_from(&data_dir.path);
+        let book = Arc::new(LeaseBook::default());
+        let (cluster, member) = (identity.cluster, identity.member);
         let raft =
-            Raft::start(identity.cluster, identity.member, Arc::clone(&log), Arc::clone(&store))
+            Raft::start(cluster, member, Arc::clone(&log), Arc::clone(&store), Arc::clone(&book))
                 .await?;
         raft.lead(config.start_timeout).await?;
 
@@ -82,11 +85,14 @@ impl Node {
         }));
         let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
         let (stop, stopped) = watch::channel(false);
-        let tasks = start_tasks(&config, &proposer, ballast, &stopped);
+        let mut tasks = start_tasks(&config, &proposer, ballast, &stopped);
+        let leases = Arc::new(LeaseClock::new(book, Arc::clone(&proposer)));
+        tasks.push(tokio::spawn(Arc::clone(&leases).run(stopped.clone())));
         let endpoint = config.endpoint;
         let key_space = Arc::new(Local {
             store,
             proposer: Arc::clone(&proposer),
+            leases,
             identity,
             endpoint,
             current,

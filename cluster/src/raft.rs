@@ -10,5 +10,5 @@ mod state_machine;
 mod suite;
 mod type_config;
 
-pub(crate) use self::core::log_id_of;
+pub(crate) use self::core::{ELECTION_TIMEOUT, log_id_of};
 pub use self::core::{Raft, RaftError, RaftStatus, WriteError};

@@ -10,6 +10,7 @@
 //!   with an error when the node stays away for longer than a bound.
 
 mod endpoint;
+mod lease;
 mod watch;
 
 use std::future::Future;
@@ -27,8 +28,8 @@ pub use self::endpoint::{Endpoint, EndpointError};
 use crate::convert;
 use crate::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
-    Op, OpAnswer, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer,
-    Version, Watch,
+    LeaseId, LeaseState, Op, OpAnswer, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status,
+    Time, Txn, TxnAnswer, Version, Watch,
 };
 use crate::socket_path::SocketPath;
 use crate::status::from_status;
@@ -94,10 +95,11 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Arc<Remote>> {
 /// # Errors
 /// As [`connect`].
 pub async fn connect_with(endpoint: &Endpoint, settings: Settings) -> Result<Arc<Remote>> {
-    let client = RevfsClient::new(channel(endpoint, &settings)?)
+    let channel = channel(endpoint, &settings)?;
+    let client = RevfsClient::new(channel.clone())
         .max_encoding_message_size(REQUEST_BYTES_MAX)
         .max_decoding_message_size(RESPONSE_BYTES_MAX);
-    let caller = Caller { endpoint: endpoint.clone(), settings, client };
+    let caller = Caller { endpoint: endpoint.clone(), settings, channel, client };
     let (_, capabilities) = caller.status().await?;
     Ok(Arc::new(Remote { caller, capabilities }))
 }
@@ -133,6 +135,7 @@ fn channel(endpoint: &Endpoint, settings: &Settings) -> Result<Channel> {
 struct Caller {
     endpoint: Endpoint,
     settings: Settings,
+    channel: Channel,
     client: RevfsClient<Channel>,
 }
 
@@ -454,5 +457,25 @@ impl KeySpace for Remote {
 
     async fn status(&self) -> Result<Status> {
         Ok(self.caller.status().await?.0)
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        self.grant(id, ttl_seconds).await
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
+        self.keep_alive(id).await
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
+        self.revoke(id).await
+    }
+
+    async fn lease_time_to_live(&self, id: LeaseId, with_keys: bool) -> Result<Option<LeaseState>> {
+        self.time_to_live(id, with_keys).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        self.list_leases().await
     }
 }

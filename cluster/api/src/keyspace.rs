@@ -54,6 +54,17 @@ pub struct Time(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub i64);
 
+/// What is known of a lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeaseState {
+    pub id: LeaseId,
+    pub granted_seconds: i64,
+    /// Whole seconds until it ends if nobody renews it.
+    pub remaining_seconds: i64,
+    /// Its keys in order, if they were asked for.
+    pub keys: Vec<Bytes>,
+}
+
 /// One version of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyValue {
@@ -527,6 +538,9 @@ pub enum Error {
     Closed { reason: Arc<str> },
 }
 
+/// What a backend without leases does not do.
+const LEASES: &str = "leases";
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Changes of a key space in order, without gap or repeat, whole revisions at a time.
@@ -578,4 +592,41 @@ pub trait KeySpace: Send + Sync + 'static {
     async fn compact(&self, revision: Revision, physical: bool) -> Result<()>;
 
     async fn status(&self) -> Result<Status>;
+
+    /// Grants a lease for so many seconds, at least the backend's minimum; with [`LeaseId`] 0 the
+    /// backend chooses a positive number. Returns number and seconds. Keys that are put with it go
+    /// when it ends.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is such a lease, or the time is over the backend's bound.
+    async fn lease_grant(&self, _id: LeaseId, _ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        Err(Error::Unsupported(LEASES))
+    }
+
+    /// Gives a lease its whole time again; returns the seconds, or `None` if there is no such lease.
+    async fn lease_keep_alive(&self, _id: LeaseId) -> Result<Option<i64>> {
+        Err(Error::Unsupported(LEASES))
+    }
+
+    /// Ends a lease; its keys are deleted as one revision.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no such lease.
+    async fn lease_revoke(&self, _id: LeaseId) -> Result<()> {
+        Err(Error::Unsupported(LEASES))
+    }
+
+    /// `None` if there is no such lease.
+    async fn lease_time_to_live(
+        &self,
+        _id: LeaseId,
+        _with_keys: bool,
+    ) -> Result<Option<LeaseState>> {
+        Err(Error::Unsupported(LEASES))
+    }
+
+    /// All leases, those that end first before the others.
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        Err(Error::Unsupported(LEASES))
+    }
 }

@@ -35,6 +35,7 @@ pub const INVALID_SORT_OPTION: &str = "etcdserver: invalid sort option";
 pub const REQUEST_TOO_LARGE: &str = "etcdserver: request is too large";
 pub const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
 pub const LEASE_EXISTS: &str = "etcdserver: lease already exists";
+pub const LEASE_TTL_TOO_LARGE: &str = "etcdserver: too large lease TTL";
 pub const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 pub const FUTURE_REVISION: &str = "etcdserver: mvcc: required revision is a future revision";
 pub const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
@@ -76,7 +77,7 @@ fn code_and_text(error: &Error) -> (Code, String) {
 
 /// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
 /// differ from etcd's without its prefix.
-const INVALID: [(Code, &str, &str); 10] = [
+const INVALID: [(Code, &str, &str); 11] = [
     (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
     (Code::InvalidArgument, KEY_NOT_FOUND, ""),
     (Code::InvalidArgument, VALUE_PROVIDED, ""),
@@ -87,6 +88,7 @@ const INVALID: [(Code, &str, &str); 10] = [
     (Code::InvalidArgument, REQUEST_TOO_LARGE, ""),
     (Code::NotFound, LEASE_NOT_FOUND, ""),
     (Code::FailedPrecondition, LEASE_EXISTS, ""),
+    (Code::OutOfRange, LEASE_TTL_TOO_LARGE, ""),
 ];
 
 fn invalid(text: &str) -> (Code, String) {

@@ -16,6 +16,7 @@ use revfs_api::KeySpace;
 use revfs_api::keyspace;
 use revfs_api::wire::REQUEST_BYTES_MAX;
 use revfs_api::wire::etcdserverpb::kv_server::KvServer;
+use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
 use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use revfs_api::wire::revfs::revfs_server::RevfsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,6 +29,7 @@ use tonic::transport::server::Connected;
 
 use super::connection::{Connection, Phase, reached};
 use super::kv::{KV_MESSAGE_BYTES_MAX, KvService};
+use super::lease::LeaseService;
 use super::listener::{self, ListenError, SocketFile};
 use super::maintenance::MaintenanceService;
 use super::member::Member;
@@ -162,11 +164,13 @@ async fn routes(
     let member = Arc::new(member);
     let kv = KvServer::new(KvService { member: member.clone() })
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+    let lease = LeaseService { member: member.clone(), phases: phases.clone() };
+    let lease = LeaseServer::new(lease).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let maintenance = MaintenanceServer::new(MaintenanceService { member })
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let revfs = RevfsServer::new(RevfsService { keyspace, phases: phases.clone() })
         .max_decoding_message_size(REQUEST_BYTES_MAX);
-    Ok(Routes::new(kv).add_service(maintenance).add_service(revfs))
+    Ok(Routes::new(kv).add_service(lease).add_service(maintenance).add_service(revfs))
 }
 
 /// Serves one listener until the drain has ended.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError};
 use openraft::impls::BasicNode;
+use openraft::raft::ReadPolicy;
 use openraft::{Config, ServerState, SnapshotPolicy};
 use revfs_store::{Outcome, Position, Store};
 
@@ -16,6 +17,7 @@ use super::network::NoPeers;
 use super::payload::{from_position, to_log_id};
 use super::state_machine::StateMachine;
 use super::type_config::{EncodedCommand, TypeConfig};
+use crate::lease_clock::LeaseBook;
 use crate::log::{Log, LogId};
 
 /// Entries that stay in the log behind a snapshot, for members that lag a little.
@@ -29,6 +31,8 @@ const PURGE_ENTRIES: u64 = 1_000;
 
 /// `--election-timeout`: within so long a lost leader is replaced.
 const ELECTION_TIMEOUT_MS: u64 = 1_000;
+
+pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_millis(ELECTION_TIMEOUT_MS);
 
 const HEARTBEAT_MS: u64 = 100;
 
@@ -102,10 +106,12 @@ impl Raft {
         member: u64,
         log: Arc<Log>,
         store: Arc<Store>,
+        leases: Arc<LeaseBook>,
     ) -> Result<Self, RaftError> {
         let stopped = |reason: String| RaftError::Stopped { reason };
         let config = config(cluster).validate().map_err(|error| stopped(error.to_string()))?;
-        let machine = StateMachine::new(store).map_err(|error| stopped(error.to_string()))?;
+        let machine =
+            StateMachine::new(store, leases).map_err(|error| stopped(error.to_string()))?;
         let inner =
             Inner::new(member, Arc::new(config), NoPeers, LogStore::new(log), machine).await;
         let inner = inner.map_err(|error| stopped(error.to_string()))?;
@@ -159,6 +165,41 @@ impl Raft {
                 ClientWriteError::PreconditionFailed(error) => unknown(error.to_string()),
             },
             Err(openraft::errors::RaftError::Fatal(error)) => unknown(error.to_string()),
+        }
+    }
+
+    /// Waits until a quorum has confirmed, after this was called, that this member leads, and it has
+    /// applied all that was committed before.
+    pub(crate) async fn confirm_leadership(&self) -> Result<(), RaftError> {
+        let confirmed = self.inner.ensure_linearizable(ReadPolicy::ReadIndex).await;
+        confirmed.map(drop).map_err(|error| RaftError::Stopped { reason: error.to_string() })
+    }
+
+    /// Waits until this member leads by confirmation and has applied all that its log held at the call.
+    pub(crate) async fn catch_up(&self) -> Result<(), RaftError> {
+        let last = self.inner.metrics().borrow_watched().last_log_index;
+        self.confirm_leadership().await?;
+        let applied = self.inner.wait(None).applied_index_at_least(last, "to catch up").await;
+        applied.map(drop).map_err(|error| RaftError::Stopped { reason: error.to_string() })
+    }
+
+    /// Waits until the term in which this member leads is another than `known` (`None` = it does not
+    /// lead), and returns it.
+    pub(crate) async fn leads_other_than(&self, known: Option<u64>) -> Option<u64> {
+        let mut metrics = self.inner.server_metrics();
+        loop {
+            let now = {
+                let metrics = metrics.borrow_watched();
+                let leads = metrics.state == ServerState::Leader;
+                leads.then_some(metrics.vote.leader_id.term)
+            };
+            if now != known {
+                return now;
+            }
+            if metrics.changed().await.is_err() {
+                // Replication has ended; the node is told so elsewhere.
+                return std::future::pending().await;
+            }
         }
     }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use revfs_store::{Command, Store, StoreError};
+use revfs_store::{Body, Command, Store, StoreError};
+
+use crate::lease_clock::LeaseBook;
 
 use super::payload::{from_position, to_position};
 use super::type_config::{Applied, RaftEntry, RaftLogId, StoredMembership, TypeConfig};
@@ -23,13 +25,14 @@ pub(super) struct CommittedState;
 
 pub(super) struct StateMachine {
     store: Arc<Store>,
+    leases: Arc<LeaseBook>,
     membership: StoredMembership,
 }
 
 impl StateMachine {
-    pub(super) fn new(store: Arc<Store>) -> io::Result<Self> {
+    pub(super) fn new(store: Arc<Store>, leases: Arc<LeaseBook>) -> io::Result<Self> {
         let (_, membership) = from_position(&store.applied())?;
-        Ok(Self { store, membership })
+        Ok(Self { store, leases, membership })
     }
 
     fn apply_entry(&mut self, entry: RaftEntry) -> io::Result<Applied> {
@@ -45,7 +48,13 @@ impl StateMachine {
                     io::Error::new(io::ErrorKind::InvalidData, reason)
                 })?;
                 let position = to_position(id, &self.membership);
-                self.store.apply(position, &command).map(Some).map_err(io::Error::other)
+                let outcome = self.store.apply(position, &command).map_err(io::Error::other)?;
+                let revoked = match command.body {
+                    Body::LeaseRevoke { id } | Body::LeaseExpire { id, .. } => Some(id),
+                    _ => None,
+                };
+                self.leases.applied(revoked, &outcome);
+                Ok(Some(outcome))
             }
             EntryPayload::Blank => self.advance(id),
             EntryPayload::Membership(membership) => {

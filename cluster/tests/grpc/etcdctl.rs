@@ -70,8 +70,34 @@ async fn etcdctl_works_on_a_node() {
     fails("get app/color --rev=4", "required revision has been compacted").await;
     fails("put app/color x --lease=123", "requested lease not found").await;
 
+    let granted = ok("lease grant 60").await;
+    let words: Vec<_> = granted.split(' ').collect();
+    let ["lease", id, "granted", "with", "TTL(60s)\n"] = words[..] else { panic!("{granted}") };
+    assert_eq!(ok(&format!("put on/lease x --lease={id}")).await, "OK\n");
+    assert_eq!(ok("lease list").await, format!("found 1 leases\n{id}\n"));
+    let left = ok(&format!("lease timetolive {id} --keys")).await;
+    let begins = format!("lease {id} granted with TTL(60s), remaining(");
+    assert!(
+        left.starts_with(&begins) && left.ends_with("), attached keys([on/lease])\n"),
+        "{left}"
+    );
+    let renewed = ok(&format!("lease keep-alive {id} --once")).await;
+    assert_eq!(renewed, format!("lease {id} keepalived with TTL(60)\n"));
+    assert_eq!(ok(&format!("lease revoke {id}")).await, format!("lease {id} revoked\n"));
+    assert_eq!(ok("get on/lease").await, "");
+    assert_eq!(ok("lease list").await, "found 0 leases\n");
+    let gone = format!("lease {id} already expired\n");
+    assert_eq!(ok(&format!("lease timetolive {id}")).await, gone);
+    fails(&format!("lease revoke {id}"), "requested lease not found").await;
+    fails("lease grant 9000000001", "too large lease TTL").await;
+    // Without --once it renews until the lease is gone.
+    assert_eq!(
+        ok(&format!("lease keep-alive {id}")).await,
+        format!("lease {id} expired or revoked.\n")
+    );
+
     let status = ok("endpoint status --write-out=fields").await;
-    assert!(status.contains("\"Revision\" : 7\n"), "{status}");
+    assert!(status.contains("\"Revision\" : 9\n"), "{status}");
     assert!(status.contains("\"Version\" : \"3.6.0\"\n"), "{status}");
     ok("endpoint health").await;
 

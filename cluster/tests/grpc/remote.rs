@@ -2,8 +2,8 @@
 
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{
-    ChangesRequest, Compare, HistoryRequest, KeyRange, ListRead, Op, Origin, RangeRead, Read,
-    Revision, Txn,
+    ChangesRequest, Compare, HistoryRequest, KeyRange, LeaseId, ListRead, Op, Origin, RangeRead,
+    Read, Revision, Txn,
 };
 
 use crate::node::Node;
@@ -103,5 +103,38 @@ async fn a_remote_key_space_says_what_the_local_one_says() {
         assert_eq!(watch.next().await.unwrap(), expected);
     }
     drop(watch);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_over_the_network_are_those_of_the_node() {
+    let node = Node::start().await;
+    let local = node.key_space();
+    let remote = remote(node.socket(), quick()).await.unwrap();
+    let (id, ttl) = remote.lease_grant(LeaseId(0), 60).await.unwrap();
+    assert!(id.0 > 0 && ttl == 60);
+    let put = Op::Put {
+        key: "/k".into(),
+        value: "1".into(),
+        lease: id,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    };
+    remote.txn(of(vec![put]), Origin::default()).await.unwrap();
+    assert_eq!(remote.lease_keep_alive(id).await.unwrap(), Some(60));
+    let found = remote.lease_time_to_live(id, true).await.unwrap().unwrap();
+    assert_eq!((found.id, found.granted_seconds, found.keys), (id, 60, vec!["/k".into()]));
+    let here = local.lease_time_to_live(id, false).await.unwrap().unwrap();
+    assert!(here.keys.is_empty() && here.remaining_seconds >= 58, "{here:?}");
+    assert_eq!(remote.leases().await.unwrap(), [id]);
+    let exists = remote.lease_grant(id, 5).await.unwrap_err();
+    assert_eq!(exists.to_string(), local.lease_grant(id, 5).await.unwrap_err().to_string());
+    remote.lease_revoke(id).await.unwrap();
+    assert_eq!(remote.lease_keep_alive(id).await.unwrap(), None);
+    assert_eq!(remote.lease_time_to_live(id, true).await.unwrap(), None);
+    let unknown = remote.lease_revoke(id).await.unwrap_err();
+    assert_eq!(unknown.to_string(), "requested lease not found");
+    assert_eq!(local.leases().await.unwrap(), []);
     node.stop().await;
 }

@@ -6,5 +6,6 @@ mod changes;
 mod crash;
 mod damage;
 mod full_disk;
+mod leases;
 mod restart;
 mod rig;
