@@ -7,6 +7,7 @@
 //! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
 //! - [`grpc`]: the services, over any key space.
 
+mod backup;
 mod ballast;
 mod compaction_clock;
 mod config;
@@ -21,6 +22,7 @@ pub mod log;
 mod node;
 pub mod proposal;
 pub mod raft;
+pub mod restore;
 mod watch;
 
 pub use config::{NodeConfig, StartError};

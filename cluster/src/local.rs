@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use revfs_api::backup::Backup;
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
     LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
@@ -12,8 +13,9 @@ use revfs_api::keyspace::{
 };
 use revfs_store::types::Author;
 use revfs_store::{Body, Done, Outcome, ReadError, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+use crate::backup::LocalBackup;
 use crate::ballast::free_bytes;
 use crate::convert;
 use crate::data_dir::Identity;
@@ -33,6 +35,8 @@ pub struct Local {
     pub(crate) endpoint: String,
     pub(crate) current: watch::Receiver<u64>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// One backup at a time is being copied.
+    pub(crate) copying: Arc<Semaphore>,
 }
 
 impl Local {
@@ -226,5 +230,9 @@ impl KeySpace for Local {
             disk_free_bytes: free_bytes(data_dir).unwrap_or(0),
             read_only: self.read_only(),
         })
+    }
+
+    async fn backup(&self) -> Result<Box<dyn Backup>> {
+        Ok(Box::new(LocalBackup::begin(self)?))
     }
 }

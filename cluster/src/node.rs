@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use revfs_api::KeySpace;
 use revfs_store::Store;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::ballast::Ballast;
@@ -97,6 +97,7 @@ impl Node {
             endpoint,
             current,
             stop: stopped,
+            copying: Arc::new(Semaphore::new(1)),
         });
         Ok(Self { key_space, proposer, tasks, stop, data_dir })
     }

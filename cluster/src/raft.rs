@@ -12,3 +12,4 @@ mod type_config;
 
 pub(crate) use self::core::{ELECTION_TIMEOUT, log_id_of};
 pub use self::core::{Raft, RaftError, RaftStatus, WriteError};
+pub(crate) use self::payload::position_of_one;

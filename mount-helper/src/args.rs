@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, log::LogArgs,
-    ls::LsArgs, put::PutArgs, restore::RestoreArgs, status::StatusArgs, umount::UmountArgs,
-    up::UpArgs,
+    ls::LsArgs, put::PutArgs, restore::RestoreArgs, snapshot::SnapshotArgs, status::StatusArgs,
+    umount::UmountArgs, up::UpArgs,
 };
 
 const HELP: &str = "\
@@ -23,8 +23,8 @@ Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
   log PATH                who changed it, when, and at which revision
   diff A..B PATH          what changed between two revisions (unified)
   restore PATH --to N|T   make PATH what it was, in one transaction
-  status [DIR]            the node: revision, sizes, process, socket
-  completion SHELL        completion for bash, zsh or fish
+  status [DIR]            the node: sizes, process    completion SHELL
+  snapshot save FILE      back everything up (restore FILE --data-dir D: back again)
 
 A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
 N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
@@ -90,6 +90,7 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     Restore(RestoreArgs),
     Status(StatusArgs),
+    Snapshot(SnapshotArgs),
     Completion(CompletionArgs),
 }
 

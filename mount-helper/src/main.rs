@@ -75,6 +75,7 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Diff(args) => commands::diff::run(args, globals, output).await,
             Command::Restore(args) => commands::restore::run(args, globals, output).await,
             Command::Status(args) => commands::status::run(args, globals, output).await,
+            Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
             Command::Up(_) | Command::Umount(_) | Command::Completion(_) => {
                 unreachable!("they are no clients")
             }

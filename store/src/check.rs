@@ -19,7 +19,7 @@ use crate::error::OpenError;
 use crate::page::{
     Content, HEADER_BYTES, Meta, TreeRecord, branches, check_overflow, leaves, u64_at,
 };
-use crate::schema::Tree;
+use crate::schema::{ROW_STATE, StateRow, Tree, decode_state};
 use crate::verify::verify_row;
 
 /// The smallest LMDB file: two meta pages of the smallest page size.
@@ -57,6 +57,34 @@ pub fn check_file(path: &Path, pages_max: usize) -> Result<(), OpenError> {
         Ok(()) => Ok(()),
         Err(Failure::Damage(damage)) => Err(corrupt(damage)),
         Err(Failure::Io(source)) => Err(io(source)),
+    }
+}
+
+/// Reads the state row of a whole data file without LMDB: the tree *meta* is two rows on one page.
+pub(crate) fn read_state_row(file: &File) -> Result<StateRow, String> {
+    let page = |meta: &Meta, record: TreeRecord| {
+        let number = record.root.ok_or("a tree without rows")?;
+        let mut page = vec![0; meta.page_bytes];
+        let at = number.saturating_mul(u64::try_from(meta.page_bytes).unwrap_or(u64::MAX));
+        file.read_exact_at(&mut page, at).map_err(|error| error.to_string())?;
+        Ok::<_, String>((number, page))
+    };
+    let mut first = [0; 256];
+    file.read_exact_at(&mut first, 0).map_err(|error| error.to_string())?;
+    let meta = read_meta(file, &first).map_err(|failure| match failure {
+        Failure::Damage(damage) => damage.reason,
+        Failure::Io(error) => error.to_string(),
+    })?;
+    let (number, main) = page(&meta, meta.main)?;
+    let trees = leaves(&main, number)?;
+    let name = Tree::Meta.name().as_bytes();
+    let record = trees.iter().find(|leaf| leaf.key == name).map(|leaf| &leaf.content);
+    let Some(Content::Tree(record)) = record else { return Err("no tree meta".to_owned()) };
+    let (number, rows) = page(&meta, TreeRecord::parse(record)?)?;
+    let rows = leaves(&rows, number)?;
+    match rows.iter().find(|leaf| leaf.key == ROW_STATE).map(|leaf| &leaf.content) {
+        Some(Content::Inline(value)) => decode_state(value).map_err(|error| error.to_string()),
+        _ => Err("no row state in the tree meta".to_owned()),
     }
 }
 

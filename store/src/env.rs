@@ -5,18 +5,25 @@
 //! data file is checked before LMDB sees it (`check.rs`), because LMDB answers some damage with an
 //! assertion.
 
+use std::fs::File;
+use std::io::PipeWriter;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes as Raw;
-use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use heed::{
+    CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn,
+    RwTxn, WithoutTls,
+};
 
 use crate::check::check_file;
 use crate::error::OpenError;
+use crate::options::StoreOptions;
 use crate::schema::{
     FORMAT_VERSION, ROW_FORMAT, ROW_STATE, StateRow, Tree, decode_format, decode_state,
     encode_format, encode_state,
 };
-use crate::store::{Size, StoreOptions};
+use crate::store::Size;
 
 /// LMDB's name for the data file in a store's directory.
 pub(crate) const DATA_FILE: &str = "data.mdb";
@@ -47,7 +54,7 @@ impl Environment {
         }
         std::fs::create_dir_all(dir)
             .map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
-        let env = open_lmdb(dir, options)?;
+        let env = open_lmdb(dir, &path, options, EnvFlags::empty())?;
         let wtxn = env.write_txn().map_err(|error| lmdb_error(&path, &error))?;
         let trees = env
             .create_databases_and_commit(wtxn, |opener, wtxn| {
@@ -79,7 +86,22 @@ impl Environment {
             return Err(OpenError::Missing { path });
         }
         check_file(&path, options.check_pages_max)?;
-        let env = open_lmdb(dir, options)?;
+        let env = open_lmdb(dir, &path, options, EnvFlags::empty())?;
+        Self::of_env(env, path)
+    }
+
+    /// Opens a data file that nobody writes, wherever it lies; leaves no trace beside it.
+    pub(crate) fn open_read_only(
+        path: &Path,
+        options: &StoreOptions,
+    ) -> Result<(Self, StateRow), OpenError> {
+        check_file(path, options.check_pages_max)?;
+        let flags = EnvFlags::READ_ONLY | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK;
+        let env = open_lmdb(path, path, options, flags)?;
+        Self::of_env(env, path.to_path_buf())
+    }
+
+    fn of_env(env: Env<WithoutTls>, path: PathBuf) -> Result<(Self, StateRow), OpenError> {
         let error = |error: heed::Error| lmdb_error(&path, &error);
         let rtxn = env.read_txn().map_err(error)?;
         let opened = env
@@ -157,6 +179,21 @@ impl Environment {
         self.env.write_txn()
     }
 
+    /// Writes LMDB's compacted copy of the last commit.
+    pub(crate) fn copy_compacted(&self, to: PipeWriter) -> Result<(), heed::Error> {
+        let mut to = File::from(OwnedFd::from(to));
+        self.env.copy_to_file(&mut to, CompactionOption::Enabled)
+    }
+
+    /// Replaces the state row, in a transaction of its own.
+    pub(crate) fn write_state(&self, state: &StateRow) -> Result<(), OpenError> {
+        let error = |error: heed::Error| lmdb_error(&self.path, &error);
+        let mut wtxn = self.env.write_txn().map_err(error)?;
+        let state = StateRow { txn: txn_id(&wtxn), ..state.clone() };
+        self.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state)).map_err(error)?;
+        wtxn.commit().map_err(error)
+    }
+
     /// Bytes of the file, and of the pages that hold rows now.
     pub(crate) fn size(&self) -> Result<Size, heed::Error> {
         let file_bytes = self.env.real_disk_size()?;
@@ -175,9 +212,9 @@ impl Environment {
     }
 }
 
-fn sync_folder(folder: &Path) -> Result<(), OpenError> {
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), OpenError> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    std::fs::File::open(folder)
+    File::open(folder)
         .and_then(|open| open.sync_all())
         .map_err(|source| OpenError::Io { path: folder.to_path_buf(), source })
 }
@@ -189,16 +226,23 @@ pub(crate) fn txn_id<T>(txn: &RoTxn<'_, T>) -> u64 {
     u64::try_from(txn.id()).expect("a usize has at most 64 bits")
 }
 
-fn open_lmdb(dir: &Path, options: &StoreOptions) -> Result<Env<WithoutTls>, OpenError> {
+/// `file` is the data file, for errors; `place` what LMDB wants to be told, by its flags.
+fn open_lmdb(
+    place: &Path,
+    file: &Path,
+    options: &StoreOptions,
+    flags: EnvFlags,
+) -> Result<Env<WithoutTls>, OpenError> {
     let mut open = EnvOpenOptions::new().read_txn_without_tls();
     open.map_size(options.map_bytes)
         .max_readers(options.max_readers)
         .max_dbs(u32::try_from(Tree::ALL.len()).expect("thirteen trees"));
     // SAFETY: the data file is written by LMDB alone: a data directory is locked by its node, and
-    // heed refuses to open one path twice in a process.
+    // heed refuses to open one path twice in a process. Without LMDB's lock only files are opened
+    // that nobody writes: backups, and the file of a store whose directory the caller holds.
     #[expect(unsafe_code, reason = "a memory map of a file cannot be proven sound by the compiler")]
-    let env = unsafe { open.open(dir) };
-    env.map_err(|error| lmdb_error(&dir.join(DATA_FILE), &error))
+    let env = unsafe { open.flags(flags).open(place) };
+    env.map_err(|error| lmdb_error(file, &error))
 }
 
 fn lmdb_error(path: &Path, error: &heed::Error) -> OpenError {

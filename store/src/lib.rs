@@ -17,6 +17,7 @@
 //! place that opens LMDB and the only unsafe.
 
 mod apply;
+mod backup;
 mod check;
 mod codec;
 mod command;
@@ -32,6 +33,7 @@ mod history;
 mod interval;
 mod lease;
 mod names;
+mod options;
 mod overlay;
 mod page;
 mod range;
@@ -45,11 +47,16 @@ mod verify;
 mod view;
 mod watch;
 
+pub use backup::{
+    BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, OnProgress, Progress, RestoreError,
+    VerifyError, backup_summary, restore_backup, verify_backup,
+};
 pub use check::check_file;
 pub use codec::{DecodeError, Problem};
 pub use command::{Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal};
 pub use error::{OpenError, ReadError, StoreError};
 pub use escape::escaped_bytes;
-pub use store::{Health, Position, Size, Store, StoreOptions};
+pub use options::StoreOptions;
+pub use store::{Health, Position, Size, Store};
 pub use view::ReadView;
 pub use watch::{WatchOptions, WatchRequest, WatchStats, WatchedEvent, WatchedRevision, Watcher};

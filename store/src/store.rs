@@ -10,6 +10,7 @@
 //! Lock order: `writer`, then `state`. Nothing is done under `state` but reading and writing its
 //! fields; LMDB is never called under it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,55 +25,12 @@ use crate::committer;
 use crate::env::Environment;
 use crate::error::{OpenError, StoreError};
 use crate::fault::Fault;
+use crate::options::StoreOptions;
 use crate::overlay::{Layer, Layers};
 use crate::schema::{CompactionPass, StateRow};
 use crate::types::{Revision, Time};
 use crate::view::ReadView;
-use crate::watch::{self, Post, WatchOptions};
-
-/// How a store uses its machine. None of this changes what apply answers.
-#[derive(Clone, Debug)]
-pub struct StoreOptions {
-    /// Address space reserved for the file, and thereby its largest size.
-    pub map_bytes: usize,
-    /// Slots for read views that exist at once.
-    pub max_readers: u32,
-    /// The overlay is committed this long after its first change at the latest, …
-    pub commit_interval: Duration,
-    /// … or after so many rows …
-    pub commit_changes: usize,
-    /// … or bytes.
-    pub commit_bytes: usize,
-    /// Apply waits for the running commit while the overlay holds more.
-    pub overlay_bytes_max: usize,
-    /// A commit that found no space is tried again after so long.
-    pub retry_interval: Duration,
-    /// Rows that one batch of a physical compaction visits.
-    pub compaction_batch: usize,
-    /// Pause between two batches of a physical compaction.
-    pub compaction_pause: Duration,
-    /// Pages that `open` checks, from the roots down, before LMDB sees the file.
-    pub check_pages_max: usize,
-    pub watch: WatchOptions,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self {
-            map_bytes: 1 << 40,
-            max_readers: 1024,
-            commit_interval: Duration::from_millis(100),
-            commit_changes: 10_000,
-            commit_bytes: 16 << 20,
-            overlay_bytes_max: 64 << 20,
-            retry_interval: Duration::from_millis(500),
-            compaction_batch: 1_000,
-            compaction_pause: Duration::from_millis(10),
-            check_pages_max: 16_384,
-            watch: WatchOptions::default(),
-        }
-    }
-}
+use crate::watch::{self, Post};
 
 /// A place in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +64,8 @@ pub enum Health {
     },
 }
 
+type StartThread = fn(&Arc<Shared>) -> io::Result<JoinHandle<()>>;
+
 type RevisionCallback = Box<dyn Fn(Revision) + Send + Sync>;
 
 /// A revisioned store in one directory. All methods take `&self`.
@@ -119,6 +79,7 @@ pub struct Store {
 pub(crate) struct Shared {
     pub(crate) environment: Environment,
     pub(crate) options: StoreOptions,
+    is_read_only: bool,
     pub(crate) fault: Fault,
     /// Held by apply from its first read to the call of the callbacks.
     writer: Mutex<Vec<RevisionCallback>>,
@@ -160,6 +121,39 @@ pub(crate) struct State {
 }
 
 impl Shared {
+    fn new(environment: Environment, options: StoreOptions, row: StateRow) -> Self {
+        let applied = row.applied.map(|(index, term, raft)| Position { index, term, raft });
+        let state = State {
+            current: row.current,
+            compacted: row.compacted,
+            time: row.time,
+            layers: Layers { active: Arc::default(), committing: None },
+            committed: applied.clone(),
+            applied,
+            pass: row.pass,
+            applying: false,
+            rotated: None,
+            dirty: false,
+            commit_wanted: false,
+            attempts: 0,
+            no_space: None,
+            closing: false,
+            abandon: false,
+            ended: false,
+        };
+        Self {
+            post: Arc::new(Post::new(options.watch.clone(), state.current)),
+            environment,
+            options,
+            is_read_only: false,
+            fault: Fault::default(),
+            writer: Mutex::default(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+        }
+    }
+
     pub(crate) fn visible(&self) -> Result<(Revision, Option<Revision>, Layers), StoreError> {
         self.fault.check()?;
         let state = self.state.lock();
@@ -169,6 +163,9 @@ impl Shared {
     fn closed(&self) -> StoreError {
         match self.fault.check() {
             Err(error) => error,
+            Ok(()) if self.is_read_only => {
+                StoreError::Closed { reason: Arc::from("it is open for reading only") }
+            }
             Ok(()) => StoreError::Closed { reason: Arc::from("close was called") },
         }
     }
@@ -207,48 +204,44 @@ impl Store {
         row: StateRow,
     ) -> Result<Self, OpenError> {
         let path = environment.path().to_path_buf();
-        let applied = row.applied.map(|(index, term, raft)| Position { index, term, raft });
-        let state = State {
-            current: row.current,
-            compacted: row.compacted,
-            time: row.time,
-            layers: Layers { active: Arc::default(), committing: None },
-            committed: applied.clone(),
-            applied,
-            pass: row.pass,
-            applying: false,
-            rotated: None,
-            dirty: false,
-            commit_wanted: false,
-            attempts: 0,
-            no_space: None,
-            closing: false,
-            abandon: false,
-            ended: false,
+        let store = Self {
+            shared: Arc::new(Shared::new(environment, options, row)),
+            threads: Mutex::default(),
         };
-        let shared = Arc::new(Shared {
-            post: Arc::new(Post::new(options.watch.clone(), state.current)),
-            environment,
-            options,
-            fault: Fault::default(),
-            writer: Mutex::default(),
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-        });
-        let store = Self { shared, threads: Mutex::default() };
-        // A store of which one thread did not start stops the other as it is dropped.
-        for start in [committer::start, watch::start] {
-            let started = start(&store.shared);
-            let thread =
-                started.map_err(|source| OpenError::Thread { path: path.clone(), source })?;
-            store.threads.lock().push(thread);
-        }
+        store.start_threads(&path, &[committer::start, watch::start])?;
         Ok(store)
+    }
+
+    /// A store that takes no changes: it has no committer.
+    pub(crate) fn of_file(
+        environment: Environment,
+        options: StoreOptions,
+        row: StateRow,
+    ) -> Result<Self, OpenError> {
+        let path = environment.path().to_path_buf();
+        let shared = Shared { is_read_only: true, ..Shared::new(environment, options, row) };
+        shared.state.lock().ended = true;
+        let store = Self { shared: Arc::new(shared), threads: Mutex::default() };
+        store.start_threads(&path, &[watch::start])?;
+        Ok(store)
+    }
+
+    /// A store of which one thread did not start stops the other as it is dropped.
+    fn start_threads(&self, path: &Path, starts: &[StartThread]) -> Result<(), OpenError> {
+        for start in starts {
+            let thread = start(&self.shared)
+                .map_err(|source| OpenError::Thread { path: path.to_path_buf(), source })?;
+            self.threads.lock().push(thread);
+        }
+        Ok(())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.shared.environment
     }
 
     /// Applies one log entry. `position` is committed in the same LMDB transaction as the changes.

@@ -9,6 +9,7 @@
 //! - **A watch** goes on at the next revision after a lost connection, without gap or repeat; it ends
 //!   with an error when the node stays away for longer than a bound.
 
+mod backup;
 mod endpoint;
 mod lease;
 mod watch;
@@ -25,6 +26,7 @@ use tonic::transport::{Channel, Uri};
 use tonic::{Code, Request, Response};
 
 pub use self::endpoint::{Endpoint, EndpointError};
+use crate::backup::Backup;
 use crate::convert;
 use crate::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
@@ -477,5 +479,9 @@ impl KeySpace for Remote {
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
         self.list_leases().await
+    }
+
+    async fn backup(&self) -> Result<Box<dyn Backup>> {
+        Ok(Box::new(backup::RemoteBackup::open(&self.caller).await?))
     }
 }

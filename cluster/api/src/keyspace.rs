@@ -14,6 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::backup::Backup;
+
 mod range;
 
 pub use range::{RangeAnswer, RangeRead, RevisionBounds, SortOrder, SortTarget};
@@ -628,5 +630,13 @@ pub trait KeySpace: Send + Sync + 'static {
     /// All leases, those that end first before the others.
     async fn leases(&self) -> Result<Vec<LeaseId>> {
         Err(Error::Unsupported(LEASES))
+    }
+
+    /// Begins a backup: everything that was answered before the call is in it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the backend has no store of its own.
+    async fn backup(&self) -> Result<Box<dyn Backup>> {
+        Err(Error::Unsupported("a backup"))
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! - [`keyspace`]: the trait [`KeySpace`], the only thing that the file system and the commands know
 //!   of a backend, and its plain types;
+//! - [`backup`]: a copy of a whole store on its way;
 //! - [`wire`]: the gRPC messages and services generated from `proto/`;
 //! - [`convert`] and [`status`]: messages and errors of the wire <-> the plain types;
 //! - [`client`]: `KeySpace` over the network.
 //!
 //! This crate knows neither the store nor openraft.
 
+pub mod backup;
 pub mod client;
 pub mod convert;
 pub mod keyspace;

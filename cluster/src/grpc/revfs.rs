@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use revfs_api::KeySpace;
+use revfs_api::backup::{Backup, BackupPart};
 use revfs_api::convert;
 use revfs_api::keyspace::{ChangesRequest, Error, Revision, Time};
 use revfs_api::status::to_status;
@@ -105,4 +106,28 @@ impl Revfs for RevfsService {
         let status = self.keyspace.status().await.map_err(fail)?;
         Ok(Response::new(convert::status_response(status, self.keyspace.capabilities())))
     }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<wire::BackupResponse, Status>> + Send>>;
+
+    async fn backup(&self, _request: Request<wire::BackupRequest>) -> Answer<Self::BackupStream> {
+        let backup = self.keyspace.backup().await.map_err(fail)?;
+        Ok(Response::new(Box::pin(backup_stream(backup))))
+    }
+}
+
+/// The parts of a backup as messages; an error is the last one. Pulled: a slow reader waits alone.
+fn backup_stream(
+    backup: Box<dyn Backup>,
+) -> impl Stream<Item = Result<wire::BackupResponse, Status>> + Send {
+    futures_util::stream::unfold(Some(backup), |backup| async move {
+        let mut backup = backup?;
+        match backup.next().await {
+            Ok(None) => None,
+            Ok(Some(BackupPart { chunk, done_bytes, total_bytes })) => {
+                let message = wire::BackupResponse { chunk, done_bytes, total_bytes };
+                Some((Ok(message), Some(backup)))
+            }
+            Err(error) => Some((Err(fail(error)), None)),
+        }
+    })
 }

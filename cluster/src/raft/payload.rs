@@ -94,6 +94,20 @@ pub(super) fn from_position(
     Ok((Some(id), membership))
 }
 
+/// A position as a cluster of `member` alone would have it, and the log entry that it stands at.
+pub(crate) fn position_of_one(
+    position: &Position,
+    member: u64,
+) -> io::Result<(Option<log::LogId>, Bytes)> {
+    let (id, _) = from_position(position)?;
+    let Some(id) = id else { return Ok((None, Bytes::new())) };
+    let nodes = BTreeMap::from([(member, BasicNode::new(""))]);
+    let alone = Membership::new(vec![BTreeSet::from([member])], nodes);
+    let alone = alone.map_err(|error| invalid(error.to_string()))?;
+    let own = to_position(id, &StoredMembership::new(Some(id), alone));
+    Ok((Some(to_log_id(id)), own.raft))
+}
+
 fn invalid(reason: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }

@@ -1,0 +1,49 @@
+//! [`StoreOptions`]: what a store may take of its machine.
+
+use std::time::Duration;
+
+use crate::watch::WatchOptions;
+
+/// How a store uses its machine. None of this changes what apply answers.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Address space reserved for the file, and thereby its largest size.
+    pub map_bytes: usize,
+    /// Slots for read views that exist at once.
+    pub max_readers: u32,
+    /// The overlay is committed this long after its first change at the latest, …
+    pub commit_interval: Duration,
+    /// … or after so many rows …
+    pub commit_changes: usize,
+    /// … or bytes.
+    pub commit_bytes: usize,
+    /// Apply waits for the running commit while the overlay holds more.
+    pub overlay_bytes_max: usize,
+    /// A commit that found no space is tried again after so long.
+    pub retry_interval: Duration,
+    /// Rows that one batch of a physical compaction visits.
+    pub compaction_batch: usize,
+    /// Pause between two batches of a physical compaction.
+    pub compaction_pause: Duration,
+    /// Pages that `open` checks, from the roots down, before LMDB sees the file.
+    pub check_pages_max: usize,
+    pub watch: WatchOptions,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            map_bytes: 1 << 40,
+            max_readers: 1024,
+            commit_interval: Duration::from_millis(100),
+            commit_changes: 10_000,
+            commit_bytes: 16 << 20,
+            overlay_bytes_max: 64 << 20,
+            retry_interval: Duration::from_millis(500),
+            compaction_batch: 1_000,
+            compaction_pause: Duration::from_millis(10),
+            check_pages_max: 16_384,
+            watch: WatchOptions::default(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Snapshots: saved while the mount is written to, refused when damaged, mounted again elsewhere.
+
+use nix::sys::signal::Signal;
+use revfs_tests::{Mount, wait};
+
+#[test]
+fn a_saved_snapshot_is_restored_and_mounted_with_its_past() {
+    let mut mount = Mount::up();
+    mount.ok("mkdir app; echo one > app/f; chmod 0640 app/f");
+    let first = mount.revision();
+    mount.ok("echo two > app/f; ln -s f app/link");
+    let writer = mount.shell().start("i=0; while :; do echo $i > busy; i=$((i+1)); done");
+    let said = mount.ok("cd app; revfs snapshot save $SCRATCH/saved");
+    assert!(said.contains("saved: revision ") && said.contains("sha256 "), "{said}");
+    writer.signal(Signal::SIGKILL);
+    drop(writer.finish(wait::LIMIT));
+    mount.ok("echo three > app/f");
+    mount.stop();
+
+    let other = mount.beside("other-data");
+    let said = mount
+        .shell()
+        .run("cd /; revfs snapshot restore $SCRATCH/saved --data-dir $SCRATCH/other-data");
+    assert!(said.ok().contains("revfs up MOUNTPOINT --data-dir"));
+    mount.change_place(|place| place.data = other);
+    mount.start();
+    assert_eq!(mount.ok("cat app/f; stat -c %a app/f; readlink app/link"), "two\n640\nf");
+    assert_eq!(mount.ok(&format!("cat @rev/{first}/app/f")), "one");
+    mount.ok("echo four > app/f");
+    assert_eq!(mount.ok("cat app/f"), "four");
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_with_file_and_place_and_restores_nothing() {
+    let mount = Mount::up();
+    mount.ok("echo one > f; revfs snapshot save $SCRATCH/saved");
+    mount.ok(
+        "cp $SCRATCH/saved $SCRATCH/bad; printf X | dd of=$SCRATCH/bad bs=1 seek=9001 conv=notrunc",
+    );
+    for line in [
+        "revfs snapshot status $SCRATCH/bad",
+        "revfs snapshot restore $SCRATCH/bad --data-dir $SCRATCH/new",
+    ] {
+        let said = mount.run(line).fails_saying("damaged between byte 0 and byte");
+        assert!(said.contains("bad"), "{said}");
+    }
+    mount.ok("head -c -1 $SCRATCH/saved > $SCRATCH/cut");
+    mount.run("revfs snapshot status $SCRATCH/cut").fails_saying("cut short");
+    mount.ok("test ! -e $SCRATCH/new");
+    mount.ok("mkdir $SCRATCH/full; touch $SCRATCH/full/x");
+    let code = mount.run("revfs snapshot restore $SCRATCH/saved --data-dir $SCRATCH/full").code();
+    assert_eq!(code, Some(3));
+    mount.ok("revfs snapshot restore $SCRATCH/saved --data-dir $SCRATCH/full/new");
+    let status = mount.ok("revfs snapshot status $SCRATCH/saved --json");
+    let status: serde_json::Value = serde_json::from_str(&status).expect("a JSON document");
+    assert!(status["revision"].as_u64().is_some_and(|revision| revision > 1), "{status}");
+}
+
+#[test]
+fn killing_a_save_leaves_neither_a_file_nor_a_piece_of_one() {
+    let mount = Mount::up();
+    mount.ok("for i in $(seq 24); do head -c 1000000 /dev/urandom > big$i; done");
+    mount.ok("mkdir $SCRATCH/saves; echo old > $SCRATCH/saves/old");
+    for milliseconds in [5, 20, 60, 120, 250, 400] {
+        let seconds = format!("0.{milliseconds:03}");
+        let line = format!("timeout -s KILL {seconds} revfs snapshot save $SCRATCH/saves/old");
+        let code = mount.run(&line).code();
+        let left = mount.ok("ls $SCRATCH/saves");
+        // Killed before it had its name, or done.
+        match code {
+            Some(0) => assert_eq!(left, "old"),
+            _ => assert!(left == "old" || left == "old\nold.part", "{left}"),
+        }
+        if left == "old\nold.part" {
+            mount.ok("revfs snapshot status $SCRATCH/saves/old.part; rm $SCRATCH/saves/old.part");
+        }
+    }
+    mount.ok("revfs snapshot save $SCRATCH/saves/old; revfs snapshot status $SCRATCH/saves/old");
+    assert!(!mount.data().join("backup.tmp").exists());
+}
