@@ -169,6 +169,16 @@ pub(crate) fn range_to_api(result: store::RangeResult) -> api::RangeAnswer {
     api::RangeAnswer { kvs: kvs.into_iter().map(kv_to_api).collect(), count, more }
 }
 
+pub(crate) fn hash_to_api(hash: revfs_store::KvHash) -> api::KvHash {
+    let revfs_store::KvHash { hash, revision, compacted, current } = hash;
+    api::KvHash {
+        hash,
+        revision: revision_to_api(revision),
+        compacted: compacted.map(revision_to_api),
+        current: revision_to_api(current),
+    }
+}
+
 pub(crate) fn list_to_api(result: store::ListResult) -> api::ListAnswer {
     let entry = |entry: store::ListEntry| api::ListEntry {
         name: entry.name,

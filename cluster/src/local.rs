@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use revfs_api::backup::Backup;
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
-    LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
-    TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
+    KvHash, LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time,
+    Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
 use revfs_store::types::Author;
 use revfs_store::{Body, Done, Outcome, ReadError, Store};
@@ -201,6 +201,15 @@ impl KeySpace for Local {
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
         Ok(self.leases.all().await?.into_iter().map(convert::lease_to_api).collect())
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<KvHash> {
+        let store = Arc::clone(&self.store);
+        let at = convert::revision_to_store(revision);
+        match tokio::task::spawn_blocking(move || store.hash_kv(at)).await {
+            Ok(hash) => hash.map(convert::hash_to_api).map_err(convert::read_error),
+            Err(error) => Err(Error::Unavailable { reason: error.to_string() }),
+        }
     }
 
     async fn status(&self) -> Result<Status> {

@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 
 use crate::compaction;
 use crate::env::txn_id;
+use crate::fault::StopPoint;
 use crate::overlay::Layer;
 use crate::schema::{CompactionPass, ROW_STATE, StateRow, Tree, encode_state};
 use crate::store::{Position, Shared, State};
@@ -29,6 +30,8 @@ struct Batch {
     state: StateRow,
     /// The compacted revision that LMDB holds already: a pass may go so far.
     durable_compacted: Revision,
+    /// No step of a pass rides in this transaction.
+    holds_pass: bool,
 }
 
 /// Tells whoever waits that the thread is gone, even if it panicked.
@@ -56,10 +59,11 @@ fn run(shared: &Shared) {
     let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();
     while let Some(batch) = next_batch(shared, durable_compacted) {
         match write(shared, &batch) {
-            Ok(pass) => {
+            Ok(Some(pass)) => {
                 durable_compacted = batch.state.compacted.unwrap_or_default();
                 succeeded(shared, &batch, pass);
             }
+            Ok(None) => break,
             Err(failure) => failed(shared, &failure),
         }
     }
@@ -114,7 +118,8 @@ fn is_due(shared: &Shared, state: &State) -> bool {
 }
 
 fn has_compaction(state: &State, durable_compacted: Revision) -> bool {
-    state.pass.target != Revision::NONE || state.pass.done < durable_compacted
+    let has_pass = state.pass.target != Revision::NONE || state.pass.done < durable_compacted;
+    has_pass && state.holds == 0
 }
 
 fn rotate(state: &mut State) {
@@ -135,22 +140,37 @@ fn rotate(state: &mut State) {
 fn batch(state: MutexGuard<'_, State>, durable_compacted: Revision) -> Option<Batch> {
     let layer = Arc::clone(state.layers.committing.as_ref()?);
     let row = state.rotated.clone()?;
+    let holds_pass = state.holds > 0;
     let position = row.applied.clone().map(|(index, term, raft)| Position { index, term, raft });
-    Some(Batch { layer, position, state: row, durable_compacted })
+    Some(Batch { layer, position, state: row, durable_compacted, holds_pass })
 }
 
-/// Writes a batch and makes it durable; returns how far the compaction came.
-fn write(shared: &Shared, batch: &Batch) -> Result<CompactionPass, heed::Error> {
+/// Writes a batch and makes it durable; returns how far the compaction came, or `None` where a test
+/// stops the store.
+fn write(shared: &Shared, batch: &Batch) -> Result<Option<CompactionPass>, heed::Error> {
+    let stops_at = |point| shared.fault.stops_at(point);
+    if stops_at(StopPoint::BeforeCommit) {
+        return Ok(None);
+    }
     let environment = &shared.environment;
     let mut wtxn = environment.write_txn()?;
     for tree in Tree::ALL {
         write_tree(shared, &mut wtxn, tree, &batch.layer)?;
+        if tree == Tree::Revisions && stops_at(StopPoint::MiddleOfCommit) {
+            return Ok(None);
+        }
     }
-    let pass = compaction::step(shared, &mut wtxn, batch.state.pass, batch.durable_compacted)?;
+    let mut pass = batch.state.pass;
+    if !batch.holds_pass {
+        pass = compaction::step(shared, &mut wtxn, pass, batch.durable_compacted)?;
+        if pass != batch.state.pass && stops_at(StopPoint::MiddleOfCompaction) {
+            return Ok(None);
+        }
+    }
     let state = StateRow { txn: txn_id(&wtxn), pass, ..batch.state.clone() };
     environment.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state))?;
     wtxn.commit()?;
-    Ok(pass)
+    Ok(Some(pass).filter(|_| !stops_at(StopPoint::AfterCommit)))
 }
 
 fn write_tree(

@@ -2,8 +2,11 @@
 //!
 //! After a failed fsync or a wrong checksum nothing that the process still holds can be trusted to
 //! agree with the disk, so every later operation gets the first reason and nothing is retried.
+//!
+//! [`StopPoint`] is how a test stops a store as a crash would; nothing sets one otherwise.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use heed::MdbError;
@@ -11,12 +14,40 @@ use heed::MdbError;
 use crate::error::StoreError;
 use crate::schema::RowError;
 
+/// Where a store stops for good, once it comes there: what a crash at that point leaves on the disk is
+/// what the next open finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum StopPoint {
+    /// Some rows of an entry (a restore, say) are in the overlay, others not.
+    MiddleOfEntry = 1,
+    /// Nothing of a commit is written.
+    BeforeCommit = 2,
+    /// Some trees of a commit are written, others not.
+    MiddleOfCommit = 3,
+    /// A step of a physical compaction is done and not yet committed.
+    MiddleOfCompaction = 4,
+    /// A commit is durable and nobody knows.
+    AfterCommit = 5,
+}
+
 #[derive(Default)]
 pub(crate) struct Fault {
     reason: OnceLock<Arc<str>>,
+    /// A [`StopPoint`], or 0.
+    stop: AtomicU8,
 }
 
 impl Fault {
+    pub(crate) fn stop_at(&self, point: StopPoint) {
+        self.stop.store(point as u8, Ordering::Relaxed);
+    }
+
+    /// Whether a test stops the store here.
+    pub(crate) fn stops_at(&self, point: StopPoint) -> bool {
+        self.stop.load(Ordering::Relaxed) == point as u8
+    }
+
     /// # Errors
     /// The reason, if the store is closed.
     pub(crate) fn check(&self) -> Result<(), StoreError> {

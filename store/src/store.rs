@@ -24,7 +24,7 @@ use crate::command::{Command, Outcome};
 use crate::committer;
 use crate::env::Environment;
 use crate::error::{OpenError, StoreError};
-use crate::fault::Fault;
+use crate::fault::{Fault, StopPoint};
 use crate::options::StoreOptions;
 use crate::overlay::{Layer, Layers};
 use crate::schema::{CompactionPass, StateRow};
@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub(crate) commit_wanted: bool,
     /// Commits that were tried, successful or not.
     pub(crate) attempts: u64,
+    /// Physical compaction rests while this is not 0; see `hash.rs`.
+    pub(crate) holds: usize,
     pub(crate) no_space: Option<Arc<str>>,
     pub(crate) closing: bool,
     /// Drop what is not committed: a test's way to stop as a crash would.
@@ -136,6 +138,7 @@ impl Shared {
             dirty: false,
             commit_wanted: false,
             attempts: 0,
+            holds: 0,
             no_space: None,
             closing: false,
             abandon: false,
@@ -257,8 +260,13 @@ impl Store {
         let application = Application::run(&view, time, position.term, command, is_watched);
         let application = application.inspect_err(|_| self.abandon_entry())?;
         let Application { outcome, rows, time, compacted, published } = application;
-        for (tree, row, value) in rows {
+        let stops = self.shared.fault.stops_at(StopPoint::MiddleOfEntry);
+        let inserted = if stops { rows.len() / 2 } else { rows.len() };
+        for (tree, row, value) in rows.into_iter().take(inserted) {
             layer.insert(tree, row, value);
+        }
+        if stops {
+            return Err(self.shared.closed());
         }
         let mut state = self.shared.state.lock();
         state.current = outcome.revision;
@@ -459,6 +467,11 @@ impl Store {
         let committed = self.commit();
         self.stop(false);
         committed.map(|_| ())
+    }
+
+    /// Makes the store stop as a crash would, once it comes to `point`: for tests.
+    pub fn stop_at(&self, point: StopPoint) {
+        self.shared.fault.stop_at(point);
     }
 
     /// Stops without a last commit, as a crash would; what is not committed is in the log.

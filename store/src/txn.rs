@@ -15,8 +15,8 @@ use crate::compare::choose;
 use crate::error::{ReadError, StoreError};
 use crate::schema::{KeyRow, Want};
 use crate::types::{
-    KeyRange, KeyValue, LeaseId, Op, OpAnswer, Revision, TXN_ROWS_MAX, TXN_VALUE_BYTES_MAX, Time,
-    Txn, TxnAnswer,
+    KeyRange, KeyValue, LeaseId, Op, OpAnswer, RangeQuery, Revision, TXN_ROWS_MAX,
+    TXN_VALUE_BYTES_MAX, Time, Txn, TxnAnswer,
 };
 use crate::validate::{check_form, check_key, check_value};
 use crate::view::ReadView;
@@ -99,12 +99,13 @@ impl<'v> Changes<'v> {
         check_form(txn)?;
         let mut chosen = Vec::new();
         choose(self.view, txn, &mut chosen)?;
-        self.check_needs(txn, &mut chosen.iter().copied())?;
+        self.check_puts(txn, &mut chosen.iter().copied())?;
+        self.check_revisions(txn, &mut chosen.iter().copied())?;
         self.run_branch(txn, &mut chosen.iter().copied())
     }
 
-    /// Refuses what the chosen operations cannot have, before any of them runs.
-    fn check_needs(&self, txn: &Txn, chosen: &mut impl Iterator<Item = bool>) -> Result<(), Stop> {
+    /// Refuses what the chosen puts cannot have, before any of them runs.
+    fn check_puts(&self, txn: &Txn, chosen: &mut impl Iterator<Item = bool>) -> Result<(), Stop> {
         let (_, branch) = next_branch(txn, chosen);
         for op in branch {
             match op {
@@ -116,10 +117,27 @@ impl<'v> Changes<'v> {
                         return Err(Refusal::LeaseNotFound.into());
                     }
                 }
-                Op::Restore { revision, .. } => drop(self.view.resolve(*revision)?),
-                Op::Range(query) => drop(self.view.resolve(query.at)?),
-                Op::Txn(nested) => self.check_needs(nested, chosen)?,
-                Op::Delete { .. } | Op::Append { .. } | Op::Move { .. } | Op::MoveKey { .. } => {}
+                Op::Txn(nested) => self.check_puts(nested, chosen)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses revisions that the chosen operations cannot look at; after the puts, as etcd does.
+    fn check_revisions(
+        &self,
+        txn: &Txn,
+        chosen: &mut impl Iterator<Item = bool>,
+    ) -> Result<(), Stop> {
+        let (_, branch) = next_branch(txn, chosen);
+        for op in branch {
+            match op {
+                Op::Range(RangeQuery { at: revision, .. }) | Op::Restore { revision, .. } => {
+                    self.view.resolve(*revision)?;
+                }
+                Op::Txn(nested) => self.check_revisions(nested, chosen)?,
+                _ => {}
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("dash", "dash"),
     ("diff", "diffutils"),
     ("ed", "ed"),
+    ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("find", "findutils"),
     ("fusermount3", "fuse3"),

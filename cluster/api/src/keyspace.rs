@@ -493,6 +493,17 @@ pub struct Status {
     pub read_only: String,
 }
 
+/// etcd's HashKV: equal where the histories are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvHash {
+    pub hash: u32,
+    /// The revision whose state was hashed.
+    pub revision: Revision,
+    /// `None` before the first compaction.
+    pub compacted: Option<Revision>,
+    pub current: Revision,
+}
+
 /// What a backend offers besides etcd's model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -592,6 +603,11 @@ pub trait KeySpace: Send + Sync + 'static {
     /// Forgets history before `revision`; returns when that is decided and, with `physical`, when
     /// the space is free again.
     async fn compact(&self, revision: Revision, physical: bool) -> Result<()>;
+
+    /// Hashes the history up to `revision` ([`Revision::NONE`] = all of it) as etcd does.
+    async fn hash_kv(&self, _revision: Revision) -> Result<KvHash> {
+        Err(Error::Unsupported("the hash of the history"))
+    }
 
     async fn status(&self) -> Result<Status>;
 

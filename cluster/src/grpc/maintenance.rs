@@ -5,7 +5,7 @@ use std::sync::Arc;
 use revfs_api::keyspace::Revision;
 use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb::maintenance_server::Maintenance;
-use revfs_api::wire::etcdserverpb::{StatusRequest, StatusResponse};
+use revfs_api::wire::etcdserverpb::{HashKvRequest, HashKvResponse, StatusRequest, StatusResponse};
 use tonic::{Request, Response, Status};
 
 use super::member::{Member, signed};
@@ -43,6 +43,20 @@ impl Maintenance for MaintenanceService {
             storage_version: ETCD_VERSION.rsplit_once('.').map_or("", |(minor, _)| minor).into(),
             db_size_quota: 0,
             downgrade_info: None,
+        }))
+    }
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
+        let revision = u64::try_from(request.into_inner().revision).unwrap_or(0);
+        let hash = self.member.keyspace().hash_kv(Revision(revision)).await;
+        let hash = hash.map_err(|error| to_status(&error))?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.member.header(hash.current).await),
+            hash: hash.hash,
+            compact_revision: hash.compacted.map_or(-1, |revision| signed(revision.0)),
+            hash_revision: signed(hash.revision.0),
         }))
     }
 }

@@ -101,6 +101,11 @@ async fn etcdctl_works_on_a_node() {
     assert!(status.contains("\"Version\" : \"3.6.0\"\n"), "{status}");
     ok("endpoint health").await;
 
+    let hash = ok("endpoint hashkv").await;
+    let (of, number) = hash.trim_end().split_once(", ").unwrap();
+    assert_eq!(of, endpoint);
+    assert!(number.parse::<u32>().is_ok(), "{hash}");
+
     let url = format!("http://{endpoint}");
     let by_url = etcdctl(&url, &["put", "by", "url"], "").await.unwrap();
     assert_eq!(by_url, "OK\n");

@@ -6,6 +6,7 @@ mod client_watch;
 mod etcdctl;
 mod kv;
 mod node;
+mod oracle;
 mod remote;
 mod scripted;
 mod serve;

@@ -104,7 +104,7 @@ impl Loaded {
     /// Applies a command that must not be refused; returns the revision after it.
     pub(crate) fn apply(&mut self, command: &Command) -> Outcome<Revision> {
         self.index += 1;
-        let position = Position { index: self.index, raft: Bytes::new() };
+        let position = Position { index: self.index, ..Position::default() };
         let outcome = self.store.apply(position, command)?;
         drop::<Done>(outcome.result?);
         Ok(outcome.revision)

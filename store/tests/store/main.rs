@@ -8,6 +8,7 @@ mod damage;
 mod first;
 mod format;
 mod garbage;
+mod hash;
 mod model;
 mod random;
 mod reference;

@@ -1,11 +1,12 @@
 //! The store beside the reference: random commands, every answer compared, with restarts, crashes and
 //! physical compaction in between.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use revfs_store::types::{ChangesQuery, KeyRange, ListQuery, RangeQuery, Revision, Time};
-use revfs_store::{Command, Outcome, Position, ReadView, Store, StoreOptions};
+use revfs_store::{Command, Outcome, Position, ReadView, StopPoint, Store, StoreOptions};
 use tempfile::TempDir;
 
 use crate::random::{self, Random};
@@ -22,6 +23,14 @@ fn options() -> StoreOptions {
         ..StoreOptions::default()
     }
 }
+
+const POINTS: [StopPoint; 5] = [
+    StopPoint::MiddleOfEntry,
+    StopPoint::BeforeCommit,
+    StopPoint::MiddleOfCommit,
+    StopPoint::MiddleOfCompaction,
+    StopPoint::AfterCommit,
+];
 
 struct Bench {
     directory: TempDir,
@@ -44,10 +53,14 @@ impl Bench {
         self.store.as_ref().unwrap()
     }
 
-    fn apply(&mut self) {
+    fn command(&mut self) -> Command {
         let (compacted, current) = (self.reference.compacted(), self.reference.current);
         self.time += 3;
-        let command = random::command(&mut self.random, compacted, current, self.time);
+        random::command(&mut self.random, compacted, current, self.time)
+    }
+
+    fn apply(&mut self) {
+        let command = self.command();
         let encoded = command.encode().unwrap();
         assert_eq!(Command::decode(&encoded).unwrap(), command);
         let index = u64::try_from(self.log.len()).unwrap() + 1;
@@ -62,13 +75,38 @@ impl Bench {
 
     fn restart(&mut self) {
         let store = self.store.take().unwrap();
+        let own_hash = store.own_hash().unwrap();
         store.close().unwrap();
         drop(store);
         let store = Store::open(self.directory.path(), options()).unwrap();
         let last = u64::try_from(self.log.len()).unwrap();
         assert_eq!(store.applied().index, last);
         assert_eq!(store.committed(), store.applied());
+        assert_eq!(store.own_hash().unwrap(), own_hash);
         self.store = Some(store);
+    }
+
+    /// Stops at `point`, wherever the store is; returns whether it came there.
+    fn crash_at(&mut self, point: StopPoint) -> bool {
+        self.store().stop_at(point);
+        let stopped = match point {
+            StopPoint::MiddleOfEntry => {
+                // The entry is in the log: replay brings what the crash cut short.
+                let command = self.command();
+                let index = u64::try_from(self.log.len()).unwrap() + 1;
+                let stopped = self.store().apply(position(index), &command).is_err();
+                let outcome = self.reference.apply(position(index).term, &command);
+                self.log.push((command, outcome));
+                stopped
+            }
+            StopPoint::MiddleOfCompaction => {
+                let compacted = Revision(self.reference.compacted());
+                !self.store().wait_compacted(compacted, Duration::from_secs(60)).unwrap()
+            }
+            _ => self.store().commit().is_err(),
+        };
+        self.crash();
+        stopped
     }
 
     fn crash(&mut self) {
@@ -109,6 +147,8 @@ impl Bench {
 
     /// All of one revision, not a sample.
     fn check_whole(&mut self, at: Revision) {
+        let hash = self.store().hash_kv(at).map(|found| found.hash);
+        assert_eq!(hash, self.reference.hash_kv(at), "hash at {at}");
         let view = self.store().read_view().unwrap();
         let query = RangeQuery::new(KeyRange::From(Bytes::from_static(b"")));
         assert_eq!(view.range(at, &query), self.reference.range(at, &query));
@@ -194,6 +234,7 @@ fn steps() -> usize {
 #[test]
 fn random_commands_are_answered_as_the_reference_answers_them() {
     let mut bench = Bench::new(random::seed());
+    let mut stops = BTreeMap::new();
     for _ in 0..steps() {
         bench.apply();
         if bench.random.one_in(3) {
@@ -202,6 +243,10 @@ fn random_commands_are_answered_as_the_reference_answers_them() {
         match bench.random.below(400) {
             0 => bench.restart(),
             1 => bench.crash(),
+            12..22 => {
+                let point = bench.random.pick(&POINTS);
+                *stops.entry(point).or_insert(0) += usize::from(bench.crash_at(point));
+            }
             2 => drop(bench.store().commit().unwrap()),
             3 => bench.check_rows(),
             4..12 => {
@@ -220,6 +265,10 @@ fn random_commands_are_answered_as_the_reference_answers_them() {
         bench.reference.current,
         bench.reference.compacted()
     );
+    println!("stopped at {stops:?}");
+    // A short run need not come everywhere.
+    let was_everywhere = POINTS.iter().all(|point| stops.get(point).is_some_and(|&n| n > 0));
+    assert!(was_everywhere || steps() < 5_000, "{stops:?}");
     assert!(refused < bench.log.len() / 2);
     assert!(bench.reference.current > u64::try_from(bench.log.len()).unwrap() / 4);
     bench.check_rows();

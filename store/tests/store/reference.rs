@@ -16,6 +16,7 @@ use revfs_store::types::{
 use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
 
 mod form;
+mod hash;
 mod run;
 
 use form::{form, has_duplicates};
@@ -192,7 +193,8 @@ impl Reference {
             }
         }
         let choice = self.choose(txn);
-        self.needs(txn, &choice)?;
+        self.needs(txn, &choice, true)?;
+        self.needs(txn, &choice, false)?;
         let mut run = self.run(time);
         let answer = run.branch(txn, &choice)?;
         let (keys, events) = (run.keys, run.events);
@@ -250,11 +252,12 @@ impl Reference {
         found.into_iter().all(|kv| holds_for(kv, compare))
     }
 
-    fn needs(&self, txn: &Txn, choice: &Choice) -> Result<(), Refusal> {
+    /// Puts first, then revisions, at every depth.
+    fn needs(&self, txn: &Txn, choice: &Choice, of_puts: bool) -> Result<(), Refusal> {
         let branch = if choice.succeeded { &txn.success } else { &txn.failure };
         for (at, op) in branch.iter().enumerate() {
             match op {
-                Op::Put { key, lease, ignore_value, ignore_lease, .. } => {
+                Op::Put { key, lease, ignore_value, ignore_lease, .. } if of_puts => {
                     if (*ignore_value || *ignore_lease) && !self.now().keys.contains_key(key) {
                         return Err(Refusal::KeyNotFound);
                     }
@@ -262,10 +265,12 @@ impl Reference {
                         return Err(Refusal::LeaseNotFound);
                     }
                 }
-                Op::Restore { revision, .. } | Op::Range(RangeQuery { at: revision, .. }) => {
+                Op::Restore { revision, .. } | Op::Range(RangeQuery { at: revision, .. })
+                    if !of_puts =>
+                {
                     self.refusal(*revision)?;
                 }
-                Op::Txn(nested) => self.needs(nested, &choice.nested[&at])?,
+                Op::Txn(nested) => self.needs(nested, &choice.nested[&at], of_puts)?,
                 _ => {}
             }
         }

@@ -20,39 +20,56 @@ pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     }
 }
 
-/// The headers inside a transaction name the revision alone.
-fn inner_header(revision: Revision) -> Option<pb::ResponseHeader> {
-    Some(pb::ResponseHeader { revision: signed(revision.0), ..pb::ResponseHeader::default() })
-}
-
 /// The answer of a transaction, without its header.
 pub(super) fn txn(answer: TxnAnswer) -> Result<pb::TxnResponse, Status> {
-    let TxnAnswer { succeeded, revision, answers, changed: _ } = answer;
-    let response = |answer| Ok(pb::ResponseOp { response: Some(operation(answer, revision)?) });
-    let responses = answers.into_iter().map(response).collect::<Result<_, Status>>()?;
-    Ok(pb::TxnResponse { header: None, succeeded, responses })
+    let after = answer.revision;
+    let before = Revision(after.0 - u64::from(answer.changed));
+    branch(answer, &mut Inner { before, after, has_changed: false })
 }
 
-fn operation(answer: OpAnswer, revision: Revision) -> Result<Response, Status> {
+/// The revision that an operation's header names: the transaction's own, once it has changed
+/// anything.
+struct Inner {
+    before: Revision,
+    after: Revision,
+    has_changed: bool,
+}
+
+impl Inner {
+    /// The headers inside a transaction name the revision alone.
+    fn header(&mut self, changes: bool) -> Option<pb::ResponseHeader> {
+        self.has_changed |= changes;
+        let revision = if self.has_changed { self.after } else { self.before };
+        Some(pb::ResponseHeader { revision: signed(revision.0), ..pb::ResponseHeader::default() })
+    }
+}
+
+fn branch(answer: TxnAnswer, inner: &mut Inner) -> Result<pb::TxnResponse, Status> {
+    let response = |answer| Ok(pb::ResponseOp { response: Some(operation(answer, inner)?) });
+    let responses = answer.answers.into_iter().map(response).collect::<Result<_, Status>>()?;
+    Ok(pb::TxnResponse { header: None, succeeded: answer.succeeded, responses })
+}
+
+fn operation(answer: OpAnswer, inner: &mut Inner) -> Result<Response, Status> {
     Ok(match answer {
         OpAnswer::Put { prev_kv } => Response::ResponsePut(pb::PutResponse {
-            header: inner_header(revision),
+            header: inner.header(true),
             prev_kv: prev_kv.map(key_value),
         }),
         OpAnswer::Delete { deleted, prev_kvs } => {
             Response::ResponseDeleteRange(pb::DeleteRangeResponse {
-                header: inner_header(revision),
+                header: inner.header(deleted > 0),
                 deleted: signed(deleted),
                 prev_kvs: prev_kvs.into_iter().map(key_value).collect(),
             })
         }
         OpAnswer::Range(range) => {
             let mut response = range::response(range);
-            response.header = inner_header(revision);
+            response.header = inner.header(false);
             Response::ResponseRange(response)
         }
         OpAnswer::Txn(answer) => {
-            let mut response = txn(answer)?;
+            let mut response = branch(answer, inner)?;
             response.header = Some(pb::ResponseHeader::default());
             Response::ResponseTxn(response)
         }
