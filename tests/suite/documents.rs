@@ -79,9 +79,15 @@ fn named_tests(text: &str) -> Vec<&str> {
 /// `theme::test` for each test function of the suite, and of the crates by their file.
 fn existing_tests() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for folder in
-        ["tests/suite", "fs/src", "store/src", "store/tests", "cluster/src", "mount-helper/src"]
-    {
+    for folder in [
+        "tests/suite",
+        "fs/src",
+        "store/src",
+        "store/tests",
+        "cluster/src",
+        "cluster/tests",
+        "mount-helper/src",
+    ] {
         collect_tests(&workspace().join(folder), &mut found);
     }
     found

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use revfs_store::schema::{
-    KeyRow, StateRow, Tree, Want, decode_attachment, decode_change, decode_directory,
-    decode_format, decode_key_row, decode_lease, decode_name, decode_revision_row, decode_stamp,
-    decode_state, encode_change, encode_directory, encode_key_row, encode_lease, encode_name,
-    encode_stamp, encode_state, key_of_prefix, key_row, lease_row, name_of_prefix,
+    KeyRow, StateRow, Tree, Want, attachment_row, decode_attachment, decode_change,
+    decode_directory, decode_format, decode_key_row, decode_lease, decode_name,
+    decode_revision_row, decode_stamp, decode_state, encode_attachment, encode_change,
+    encode_directory, encode_format, encode_key_row, encode_lease, encode_name, encode_stamp,
+    encode_state, key_of_prefix, key_row, lease_row, name_of_prefix, revision_row,
     split_descending,
 };
 use revfs_store::types::{
@@ -156,6 +157,16 @@ fn damaged_rows_of_the_other_trees_are_refused() {
     let value = encode_lease(&row, &lease);
     assert_eq!(decode_lease(&row, &value).unwrap(), lease);
     refuses(&value, &|v| decode_lease(&row, v).is_ok(), &mut r);
+    let row = attachment_row(LeaseId(-5), b"/k");
+    let value = encode_attachment(&row);
+    assert_eq!(decode_attachment(&row, &value).unwrap(), &b"/k"[..]);
+    refuses(&value, &|v| decode_attachment(&row, v).is_ok(), &mut r);
+    // The key of an attachment is in its row: a row that was changed is another one.
+    refuses(&row, &|row| decode_attachment(row, &value).is_ok(), &mut r);
+    let format = encode_format(7);
+    refuses(&format, &|v| decode_format(v) == Some(7), &mut r);
+    let row = revision_row(Revision(5), 6);
+    refuses(&row, &|v| decode_revision_row(v) == Ok((Revision(5), 6)), &mut r);
     let directory = encode_directory(b"row", 3, Time(4));
     refuses(&directory, &|v| decode_directory(b"row", v).is_ok(), &mut r);
 }

@@ -39,7 +39,7 @@ pub(crate) struct Reference {
     moments: BTreeMap<u64, Rc<Moment>>,
     stamps: BTreeMap<u64, Stamp>,
     /// Changes of each revision in order, with the new version.
-    events: BTreeMap<u64, Vec<Event>>,
+    events: BTreeMap<(u64, usize), Event>,
     /// Granted and remaining seconds.
     leases: BTreeMap<i64, (i64, i64)>,
 }
@@ -177,6 +177,12 @@ impl Reference {
         }
         self.compacted = Some(at.0);
         self.moments.retain(|&main, _| main >= at.0);
+        self.stamps.retain(|&main, _| main == 1 || main >= at.0);
+        let alive = &self.moments[&at.0.max(1)].keys;
+        let is_alive = |event: &Event| {
+            alive.get(&event.kv.key).is_some_and(|kv| kv.mod_revision == event.kv.mod_revision)
+        };
+        self.events.retain(|&(main, _), event| main >= at.0 || is_alive(event));
         Ok(())
     }
 
@@ -222,7 +228,9 @@ impl Reference {
         }
         self.time = time;
         self.moments.insert(self.current, Rc::new(Moment { keys, directories }));
-        self.events.insert(self.current, events);
+        for (sub, event) in events.into_iter().enumerate() {
+            self.events.insert((self.current, sub), event);
+        }
         let stamp = Stamp {
             revision: Revision(self.current),
             time: Time(time),
@@ -356,12 +364,10 @@ impl Reference {
         let limit = if limit == 0 { usize::MAX } else { limit };
         let at_most = if at_most.0 == 0 { self.current } else { at_most.0 };
         let compacted = self.compacted();
-        let all = self.events.iter().rev().flat_map(|(&main, events)| {
-            events.iter().filter(|event| event.kv.key == *key).map(move |event| (main, event))
-        });
+        let all = self.events.iter().rev().filter(|(_, event)| event.kv.key == *key);
         let mut found = Vec::new();
         let mut base_seen = false;
-        for (main, event) in all {
+        for (&(main, _), event) in all {
             let is_base =
                 main <= compacted && !std::mem::replace(&mut base_seen, main <= compacted);
             let is_kept = main > compacted
@@ -397,11 +403,11 @@ impl Reference {
         let base = self.compacted();
         let empty = Rc::new(Moment::default());
         let alive = self.moments.get(&base).unwrap_or(&empty);
-        let later = || self.events.range(base + 1..).map(|(_, events)| count(events.len()));
-        let at_base = self.events.get(&base).map_or(&[][..], |events| events);
-        let tombstones = at_base.iter().filter(|event| event.kind == ChangeKind::Delete).count();
-        let keys = count(alive.keys.len()) + count(tombstones) + later().sum::<u64>();
-        let revisions = count(at_base.len()) + later().sum::<u64>();
+        let later = || count(self.events.range((base + 1, 0)..).count());
+        let at_base = || self.events.range((base, 0)..(base + 1, 0)).map(|(_, event)| event);
+        let tombstones = at_base().filter(|event| event.kind == ChangeKind::Delete).count();
+        let keys = count(alive.keys.len()) + count(tombstones) + later();
+        let revisions = count(at_base().count()) + later();
         let times = count(self.stamps.range(base.max(2)..).count());
         let mut names: u64 = alive.directories.values().map(|(names, ..)| count(names.len())).sum();
         let mut directories = count(alive.directories.len());
@@ -449,8 +455,10 @@ impl Reference {
                 result.next = Some(Revision(main));
                 break;
             }
-            let events: Vec<Event> = self.events[&main]
-                .iter()
+            let events: Vec<Event> = self
+                .events
+                .range((main, 0)..(main + 1, 0))
+                .map(|(_, event)| event)
                 .filter(|event| query.ranges.iter().any(|range| range.contains(&event.kv.key)))
                 .map(|event| Event {
                     kind: event.kind,

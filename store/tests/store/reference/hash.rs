@@ -59,11 +59,9 @@ impl Reference {
             own.is_some_and(|own| own.mod_revision == event.kv.mod_revision)
         };
         let mut hash = crc32c::crc32c(b"key");
-        for (&main, events) in self.events.range(..=at) {
-            for (sub, event) in events.iter().enumerate() {
-                if main > self.compacted() || keeps(kept, event) {
-                    hash = crc32c::crc32c_append(hash, &row(main, sub, event));
-                }
+        for (&(main, sub), event) in self.events.range(..(at + 1, 0)) {
+            if main > self.compacted() || keeps(kept, event) {
+                hash = crc32c::crc32c_append(hash, &row(main, sub, event));
             }
         }
         Ok(hash)

@@ -19,6 +19,7 @@ pub(super) enum Action {
     History(Bytes),
     Changes(Revision, Revision, KeyRange),
     At(Time),
+    Hash(Revision),
     Revision,
     Leases(Option<LeaseId>, usize),
     Lease(LeaseId),
@@ -170,6 +171,7 @@ impl<'t> Lines<'t> {
                 Action::Changes(revision(1), revision(2), range(words[3]))
             }
             "at" => Action::At(Time(number(words[1]))),
+            "hash" => Action::Hash(revision(&words)),
             "revision" => Action::Revision,
             "txn" => Action::Apply(Body::Txn(self.txn())),
             _ => {
