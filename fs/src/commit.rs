@@ -13,6 +13,7 @@
 //! Lock order: [`Writing::renames`], then [`Node::commit`] (of two nodes, the lower number first), then
 //! the synchronous locks as `node` lists them.
 
+pub(crate) mod doubt;
 pub(crate) mod origin;
 pub(crate) mod transaction;
 mod uncertain;
@@ -29,6 +30,7 @@ use revfs_api::keyspace::{
     Answer as KeyAnswer, Error, KeyValue, Origin, Read, ReadAnswer, Revision, Time, Txn, TxnAnswer,
 };
 
+use self::doubt::Doubt;
 use self::origin::Authors;
 use self::transaction::{Site, Surroundings, Verdict, first_key, last_key};
 use crate::budget::Budget;
@@ -70,6 +72,8 @@ pub struct Writing {
     /// Commits hold it for reading, the rename of a directory for writing: no commit goes to a key
     /// that is just being moved.
     pub(crate) renames: tokio::sync::RwLock<()>,
+    /// Renames of which nobody knows whether they happened.
+    pub(crate) doubts: Mutex<Vec<Doubt>>,
     /// Nodes that [`Filesystem::tend`] looks after, with the time before which it leaves them alone.
     tended: Mutex<HashMap<u64, (Weak<Node>, Instant)>>,
     /// Why the key space refused the last transaction for want of a quorum or of space, and when.
@@ -89,6 +93,7 @@ impl Writing {
             authors: Authors::default(),
             blind_flushes: AtomicU64::new(0),
             renames: tokio::sync::RwLock::default(),
+            doubts: Mutex::default(),
             tended: Mutex::default(),
             hindrance: Mutex::default(),
         }
@@ -186,7 +191,7 @@ impl Filesystem {
         if node.file.lock().staged.is_none() {
             return Ok(());
         }
-        let renames = self.writing.renames.read().await;
+        let renames = self.hold_names().await?;
         let own = node.commit.lock().await;
         let committed = self.commit_locked(node, uid).await;
         drop((own, renames));
@@ -348,6 +353,8 @@ impl Filesystem {
     /// Commits appended bytes of files that have become idle and what no close will come for, and
     /// reads back commits whose outcome is not known. To be called every [`TEND_EVERY`].
     pub async fn tend(&self) {
+        // Whoever needs the names hears of it.
+        self.settle_names().await.ok();
         let now = Instant::now();
         let nodes: Vec<_> = {
             let mut tended = self.writing.tended.lock();

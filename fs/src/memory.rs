@@ -52,6 +52,7 @@ struct Seams {
     txn_keys_max: usize,
     txn_failures: VecDeque<(FailureMoment, Error)>,
     read_failures: VecDeque<Error>,
+    changes_failures: VecDeque<Error>,
     held_answers: VecDeque<oneshot::Receiver<()>>,
     held_reads: VecDeque<oneshot::Receiver<()>>,
 }
@@ -72,6 +73,7 @@ impl Default for Memory {
             txn_keys_max: TXN_KEYS_MAX,
             txn_failures: VecDeque::new(),
             read_failures: VecDeque::new(),
+            changes_failures: VecDeque::new(),
             held_answers: VecDeque::new(),
             held_reads: VecDeque::new(),
         };
@@ -128,6 +130,11 @@ impl Memory {
         self.seams.lock().read_failures.push_back(error);
     }
 
+    /// Makes the next [`KeySpace::changes`] answer `error`; called again, the one after it.
+    pub fn fail_next_changes(&self, error: Error) {
+        self.seams.lock().changes_failures.push_back(error);
+    }
+
     /// The next [`KeySpace::read`] looks at the state, but is answered only when what this returns is
     /// dropped; called again, the one after it.
     #[must_use]
@@ -173,6 +180,9 @@ impl KeySpace for Memory {
     }
 
     async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer> {
+        if let Some(error) = self.seams.lock().changes_failures.pop_front() {
+            return Err(error);
+        }
         self.state.lock().changes(&request)
     }
 

@@ -196,10 +196,15 @@ impl NodeTable {
         }
     }
 
-    /// Every live node at or below `from` now stands below `to`. What stood at `to` has been moved
-    /// away or detached before.
+    /// Every live node at or below `from` now stands below `to`. What stood there is detached.
     pub fn move_directory(&self, from: &DirectoryKey, to: &DirectoryKey) {
         let mut maps = self.maps.lock();
+        for (place, ino) in Self::take_live_below(&mut maps, to) {
+            match place {
+                Place::File { key } => drop(Self::detach_number(&mut maps, ino, &key)),
+                _ => Self::drop_if_unused(&mut maps, ino),
+            }
+        }
         let moved = Self::take_live_below(&mut maps, from);
         Self::place_below(&mut maps, moved, from, to);
     }

@@ -55,6 +55,9 @@ impl Filesystem {
             Name::Component(component) => Some(component.clone()),
             _ => None,
         };
+        if tree == Tree::Live {
+            self.settle_names().await?;
+        }
         let seen = self.stands_under_name(tree, directory, name).await?;
         if let Some(standing) = &seen.standing {
             return Ok(Some(self.found(tree, standing, seen.revision)));

@@ -48,7 +48,7 @@ impl Filesystem {
                 Existing::Unborn { key } => key,
                 Existing::File(file) => file.kv.key,
             };
-            let renames = self.writing.renames.read().await;
+            let renames = self.hold_names().await?;
             let node = self.nodes.find(&Place::File { key: key.clone() });
             // No commit of the file may be under way: it would find its key gone.
             let own = match &node {

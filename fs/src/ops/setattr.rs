@@ -162,7 +162,7 @@ impl Filesystem {
         caller: Caller,
         generation: u64,
     ) -> Answer<()> {
-        let renames = self.writing.renames.read().await;
+        let renames = self.hold_names().await?;
         let own = node.commit.lock().await;
         let committed = self.commit_locked(node, caller.uid).await;
         drop((own, renames));

@@ -4,10 +4,11 @@ use std::mem::take;
 
 use bytes::Bytes;
 use fuser::Errno;
-use revfs_api::keyspace::{Compare, KeyRange, KeyValue, Op, Read, Revision, Txn};
+use revfs_api::keyspace::{Compare, Error, KeyRange, KeyValue, Op, Read, Revision, Txn};
 
 use super::NewName;
 use crate::attributes::record_key;
+use crate::commit::doubt::NameChange;
 use crate::commit::key_value;
 use crate::commit::transaction::{Site, unchanged};
 use crate::errno::errno;
@@ -44,7 +45,7 @@ impl Filesystem {
             return Err(Errno::EINVAL);
         }
         // No commit may go to a key below while it is being moved.
-        let renames = self.writing.renames.write().await;
+        let renames = self.hold_names_alone().await?;
         if let Some(target) = target {
             self.check_empty(target).await?;
         }
@@ -56,9 +57,16 @@ impl Filesystem {
         }
         let txn = self.directory_transaction(source, new, &to, &beside);
         let note = Operation::Rename { from: from.as_bytes().clone(), to: to.as_bytes().clone() };
-        let answer = match self.propose(caller.uid, vec![note], txn).await {
+        let (sequence, since) = (self.next_sequence(), self.floor());
+        let answer = match self.propose_as(sequence, caller.uid, vec![note], txn).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.rename_failed(&error, from.as_bytes(), to.as_bytes())),
+            Err(error) => {
+                if matches!(error, Error::OutcomeUnknown { .. }) {
+                    let (from, to) = (from.clone(), to.clone());
+                    self.doubt(sequence, since, NameChange::Directory { from, to });
+                }
+                return Err(self.rename_failed(&error, from.as_bytes(), to.as_bytes()));
+            }
         };
         if answer.succeeded {
             self.move_here(from, &to, answer.revision);
@@ -138,7 +146,7 @@ impl Filesystem {
     }
 
     /// What this mount knows below `from` now stands below `to`.
-    fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey, revision: Revision) {
+    pub(crate) fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey, revision: Revision) {
         let mut unborn = self.unborn.lock();
         for ((directory, component), node) in take(&mut *unborn) {
             let directory = match directory.as_bytes().strip_prefix(from.as_bytes().as_ref()) {

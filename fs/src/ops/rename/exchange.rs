@@ -5,10 +5,11 @@
 
 use bytes::Bytes;
 use fuser::Errno;
-use revfs_api::keyspace::{Compare, Op, Revision, Txn};
+use revfs_api::keyspace::{Compare, Error, Op, Revision, Txn};
 
 use super::file::lock_commits;
 use crate::attributes::{Attributes, record_key};
+use crate::commit::doubt::NameChange;
 use crate::commit::transaction::unchanged;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::node::Place;
@@ -30,7 +31,7 @@ impl Filesystem {
         if one == other {
             return Ok(true);
         }
-        let renames = self.writing.renames.read().await;
+        let renames = self.hold_names_alone().await?;
         let first = self.nodes.find(&Place::File { key: one.clone() });
         let second = self.nodes.find(&Place::File { key: other.clone() });
         let own = lock_commits(first.as_ref(), second.as_ref()).await;
@@ -52,9 +53,16 @@ impl Filesystem {
         success.extend(self.put_as(&other, &a));
         let note = vec![Operation::Exchange { one: one.clone(), other: other.clone() }];
         let txn = Txn { compares, success, failure: Vec::new() };
-        let answer = match self.propose(caller.uid, note, txn).await {
+        let (sequence, since) = (self.next_sequence(), self.floor());
+        let answer = match self.propose_as(sequence, caller.uid, note, txn).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.rename_failed(&error, &one, &other)),
+            Err(error) => {
+                if matches!(error, Error::OutcomeUnknown { .. }) {
+                    let (one, other) = ((one.clone(), a.life()), (other.clone(), b.life()));
+                    self.doubt(sequence, since, NameChange::Exchange { one, other });
+                }
+                return Err(self.rename_failed(&error, &one, &other));
+            }
         };
         if answer.succeeded {
             self.nodes.exchange_files(&one, &other);

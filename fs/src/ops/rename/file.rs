@@ -36,7 +36,7 @@ impl Filesystem {
             // The file `%` lies where the directory's marker has to stay.
             return Err(Errno::EPERM);
         }
-        let renames = self.writing.renames.read().await;
+        let renames = self.hold_names().await?;
         let node = self.nodes.find(&Place::File { key: from.clone() });
         let replaced = self.nodes.find(&Place::File { key: new.key.clone() });
         let own = lock_commits(node.as_ref(), replaced.as_ref()).await;

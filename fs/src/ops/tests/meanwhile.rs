@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use fuser::Errno;
 use revfs_api::keyspace::Error;
 
-use super::{ANYBODY, CREATE, Mount, REWRITE, name, put};
+use super::{ANYBODY, CREATE, Mount, REWRITE, keys, name, put};
 use crate::commit::TEND_EVERY;
 use crate::memory::FailureMoment;
 use crate::ops::SetAttr;
@@ -267,4 +267,75 @@ async fn content_that_changed_while_it_was_read_is_not_kept() {
         error = mount.fs.follow(watch) => panic!("{error}"),
         () = scenario => {}
     }
+}
+
+#[tokio::test]
+async fn what_is_staged_below_a_directory_of_which_nobody_knew_is_committed_where_it_is() {
+    for moment in [FailureMoment::Before, FailureMoment::After] {
+        let mount = Mount::empty();
+        mount.mkdir("a").await.unwrap();
+        mount.write("a/old", "1").await.unwrap();
+        let old = mount.open("a/old", APPEND).await.unwrap();
+        let new = mount.create("a/new", CREATE | libc::O_TRUNC).await.unwrap();
+        old.write(0, "2").await.unwrap();
+        new.write(0, "3").await.unwrap();
+        mount.memory.fail_next_txn(moment, unknown());
+        assert_eq!(mount.rename("a", "b").await, Err(Errno::EIO));
+        old.close().await.unwrap();
+        new.close().await.unwrap();
+        let (here, gone) = match moment {
+            FailureMoment::Before => ("a", "b"),
+            FailureMoment::After => ("b", "a"),
+        };
+        assert_eq!(mount.stored(&format!("/{here}/old")).await.as_deref(), Some("12"));
+        assert_eq!(mount.stored(&format!("/{here}/new")).await.as_deref(), Some("3"));
+        assert_eq!(mount.read(&format!("{here}/new")).await.unwrap(), "3");
+        assert_eq!(mount.stat(gone).await.map(drop), Err(Errno::ENOENT));
+        let below = format!("/{gone}/");
+        assert!(!keys(&mount.memory).await.iter().any(|key| key.starts_with(&below)));
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_after_an_exchange_of_which_nobody_knew_goes_to_the_same_file() {
+    for moment in [FailureMoment::Before, FailureMoment::After] {
+        let mount = Mount::empty();
+        mount.write("a", "1").await.unwrap();
+        mount.write("b", "2").await.unwrap();
+        let open = mount.open("a", APPEND).await.unwrap();
+        mount.memory.fail_next_txn(moment, unknown());
+        let exchanged = mount.rename_with("a", "b", libc::RENAME_EXCHANGE).await;
+        assert_eq!(exchanged, Err(Errno::EIO));
+        mount.fs.tend().await;
+        open.write(0, "x").await.unwrap();
+        open.close().await.unwrap();
+        let (written, other) = match moment {
+            FailureMoment::Before => ("a", "b"),
+            FailureMoment::After => ("b", "a"),
+        };
+        assert_eq!(mount.stored(&format!("/{written}")).await.as_deref(), Some("1x"));
+        assert_eq!(mount.stored(&format!("/{other}")).await.as_deref(), Some("2"));
+        assert_eq!(mount.read(written).await.unwrap(), "1x");
+    }
+}
+
+#[tokio::test]
+async fn while_nobody_knows_of_a_rename_its_names_are_eio_and_nothing_is_lost() {
+    let mount = Mount::empty();
+    mount.mkdir("a").await.unwrap();
+    let open = mount.create("a/f", CREATE | libc::O_TRUNC).await.unwrap();
+    open.write(0, "1").await.unwrap();
+    mount.memory.fail_next_txn(FailureMoment::After, unknown());
+    assert_eq!(mount.rename("a", "b").await, Err(Errno::EIO));
+    mount.memory.fail_next_changes(Error::Unavailable { reason: "away".to_owned() });
+    assert_eq!(open.flush().await, Err(Errno::EIO));
+    assert_eq!(mount.ino("b").await, Err(Errno::EIO), "not asked again at once");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut tick = tokio::time::interval(TEND_EVERY);
+    while mount.fs.settle_names().await.is_err() {
+        assert!(Instant::now() < deadline, "never asked again");
+        tick.tick().await;
+    }
+    open.close().await.unwrap();
+    assert_eq!(mount.stored("/b/f").await.as_deref(), Some("1"));
 }
