@@ -1,7 +1,9 @@
 //! Retention: forgets history older than it is to be kept, and more if the store outgrows its quota.
 //!
 //! The decision is a function of the store and the clock; the command that follows from it is
-//! replicated like any other.
+//! replicated like any other. A clock that jumped ahead while the node was down (a dead battery, a
+//! typing error) would forget everything at once and for good, so one that is ahead of the newest
+//! revision by more than history is kept is believed only when the node has run for so long itself.
 
 use std::time::Duration;
 
@@ -22,14 +24,41 @@ pub(crate) struct Retention {
     pub(crate) quota_bytes: Option<u64>,
 }
 
+/// What is known of the present beside the clock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    /// The time of the newest revision when the node started.
+    newest_at_start: Time,
+    /// How long the node has run since.
+    ran: Duration,
+}
+
+impl Running {
+    /// The time by which what is older than `keep` may go, if the clock says `now`.
+    fn trusted(self, now: Time, keep: i64) -> Time {
+        let ran = i64::try_from(self.ran.as_nanos()).unwrap_or(i64::MAX);
+        if now.0.saturating_sub(self.newest_at_start.0) <= keep || ran >= keep {
+            return now;
+        }
+        // It is not earlier than this, whatever the clock says.
+        Time(self.newest_at_start.0.saturating_add(ran))
+    }
+}
+
 impl Retention {
     /// The revision that history may begin at, if that is later than it does.
-    fn target(&self, store: &Store, now: Time) -> Result<Option<Revision>, ReadError> {
+    fn target(
+        &self,
+        store: &Store,
+        now: Time,
+        running: Running,
+    ) -> Result<Option<Revision>, ReadError> {
         let view = store.read_view()?;
         let begins = view.compacted().max(Revision::FIRST);
         let mut target = begins;
         if let Some(keep) = self.keep {
             let keep = i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX);
+            let now = running.trusted(now, keep);
             match view.revision_at(Time(now.0.saturating_sub(keep))) {
                 Ok(revision) => target = target.max(revision),
                 // Everything kept is younger.
@@ -61,12 +90,21 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut ticks = ticks();
+    let started = std::time::Instant::now();
+    let newest_at_start = match newest(&proposer.store) {
+        Ok(time) => time,
+        Err(error) => {
+            tracing::error!(%error, "history will not be compacted");
+            return;
+        }
+    };
     loop {
         tokio::select! {
             _ = stop.changed() => return,
             _ = ticks.tick() => {}
         }
-        let revision = match retention.target(&proposer.store, proposal::now()) {
+        let running = Running { newest_at_start, ran: started.elapsed() };
+        let revision = match retention.target(&proposer.store, proposal::now(), running) {
             Ok(Some(revision)) => revision,
             Ok(None) => continue,
             Err(error) => {
@@ -82,6 +120,15 @@ pub(crate) async fn run(
     }
 }
 
+/// The time of the newest revision; the beginning of time on an empty store.
+fn newest(store: &Store) -> Result<Time, ReadError> {
+    let view = store.read_view()?;
+    if view.current() <= Revision::FIRST {
+        return Ok(Time(0));
+    }
+    view.stamp(view.current()).map(|stamp| stamp.time)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -90,7 +137,7 @@ mod tests {
     use revfs_store::types::{Author, Op, Revision, Time, Txn};
     use revfs_store::{Body, Command, Position, Store, StoreOptions};
 
-    use super::Retention;
+    use super::{Retention, Running};
 
     const HOUR: i64 = 3_600_000_000_000;
 
@@ -111,6 +158,26 @@ mod tests {
         store
     }
 
+    /// A node that has run for ever.
+    const LONG: Running = Running { newest_at_start: Time(0), ran: Duration::MAX };
+
+    #[test]
+    fn a_clock_that_jumped_ahead_forgets_nothing_before_the_node_has_run_so_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path(), 10);
+        let retention = Retention { keep: Some(Duration::from_secs(3 * 3_600)), quota_bytes: None };
+        let newest_at_start = super::newest(&store).unwrap();
+        assert_eq!(newest_at_start, Time(10 * HOUR));
+        let target = |now: i64, hours: u64| {
+            let running = Running { newest_at_start, ran: Duration::from_secs(hours * 3_600) };
+            retention.target(&store, Time(now * HOUR), running).unwrap()
+        };
+        assert_eq!(target(13, 0), Some(Revision(11)), "as far ahead as history is kept");
+        assert_eq!(target(1_000, 1), Some(Revision(9)), "it is eleven at least");
+        assert_eq!(target(1_000, 2), Some(Revision(10)));
+        assert_eq!(target(1_000, 3), Some(Revision(11)), "it has run for so long");
+    }
+
     #[test]
     fn history_begins_at_what_was_current_when_the_kept_time_began() {
         let directory = tempfile::tempdir().unwrap();
@@ -120,10 +187,10 @@ mod tests {
             quota_bytes: None,
         };
         let now = Time(10 * HOUR + 5);
-        assert_eq!(keep(3).target(&store, now).unwrap(), Some(Revision(8)));
-        assert_eq!(keep(100).target(&store, now).unwrap(), None);
+        assert_eq!(keep(3).target(&store, now, LONG).unwrap(), Some(Revision(8)));
+        assert_eq!(keep(100).target(&store, now, LONG).unwrap(), None);
         let never = Retention { keep: None, quota_bytes: None };
-        assert_eq!(never.target(&store, now).unwrap(), None);
+        assert_eq!(never.target(&store, now, LONG).unwrap(), None);
     }
 
     #[tokio::test]
@@ -144,7 +211,7 @@ mod tests {
         store.commit().unwrap();
         let quota = |bytes| Retention { keep: None, quota_bytes: Some(bytes) };
         let now = Time(12 * HOUR);
-        assert_eq!(quota(1).target(&store, now).unwrap(), Some(Revision(6)));
-        assert_eq!(quota(1 << 40).target(&store, now).unwrap(), None);
+        assert_eq!(quota(1).target(&store, now, LONG).unwrap(), Some(Revision(6)));
+        assert_eq!(quota(1 << 40).target(&store, now, LONG).unwrap(), None);
     }
 }

@@ -13,6 +13,7 @@ mod compare;
 mod data_lock;
 mod endpoint;
 mod error;
+mod log_file;
 mod moment;
 mod mounts;
 mod names;
@@ -23,7 +24,6 @@ mod target;
 mod unified;
 mod unmount;
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -33,6 +33,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command, Globals};
 use error::{Failure, Kind, Result};
+use log_file::LogFile;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -94,7 +95,7 @@ fn start_log(filter: Option<&str>, default: &str) -> Result<()> {
 }
 
 /// As [`start_log`], to a file.
-fn start_log_in(file: File, filter: Option<&str>, default: &str) -> Result<()> {
+fn start_log_in(file: LogFile, filter: Option<&str>, default: &str) -> Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(log_filter(filter.unwrap_or(default))?)
         .with_writer(Mutex::new(file))

@@ -319,7 +319,9 @@ impl<'v> Changes<'v> {
         check_key(&to)?;
         let old = self.alive(&to, Want::Header)?;
         let carried = carried_by(&kv);
-        self.put(to, kv.value.clone(), kv.lease, old.as_ref(), Some(carried))?;
+        // What was there ends, as the file that another is renamed over.
+        let ended = old.map(|old| KeyValue { create_revision: self.main, version: 0, ..old });
+        self.put(to, kv.value.clone(), kv.lease, ended.as_ref(), Some(carried))?;
         self.delete(&kv)?;
         Ok(())
     }
@@ -345,10 +347,15 @@ impl<'v> Changes<'v> {
             if old.as_ref().is_some_and(|kv| kv.mod_revision == wanted.mod_revision) {
                 continue;
             }
-            let version = self.view.version_at(&wanted.key, at, Want::Value)?;
-            let value = version.map(|version| version.kv.value).unwrap_or_default();
+            let value = self.value_at(&wanted.key, at)?;
             let keeps_lease = wanted.lease != LeaseId::NONE && self.lease_exists(wanted.lease)?;
             let lease = if keeps_lease { wanted.lease } else { LeaseId::NONE };
+            if let Some(old) = &old
+                && is_same_file(old, &wanted, lease)
+                && self.value_at(&old.key, self.view.current())? == value
+            {
+                continue;
+            }
             let carried = carried_by(&wanted);
             self.put(wanted.key, value, lease, old.as_ref(), Some(carried))?;
             put += 1;
@@ -359,6 +366,20 @@ impl<'v> Changes<'v> {
         }
         Ok(OpAnswer::Restore { put, deleted })
     }
+
+    fn value_at(&self, key: &[u8], at: Revision) -> Result<Bytes, StoreError> {
+        let version = self.view.version_at(key, at, Want::Value)?;
+        Ok(version.map(|version| version.kv.value).unwrap_or_default())
+    }
+}
+
+/// Whether what is there is the content that is wanted, and not only equal bytes put at another time.
+/// (Keys of one transaction share these numbers, so the bytes have to be compared as well.)
+fn is_same_file(own: &KeyValue, wanted: &KeyValue, lease: LeaseId) -> bool {
+    own.birth_revision == wanted.birth_revision
+        && own.content_revision == wanted.content_revision
+        && own.value_bytes == wanted.value_bytes
+        && own.lease == lease
 }
 
 fn carried_by(kv: &KeyValue) -> Carried {

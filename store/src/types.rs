@@ -309,14 +309,14 @@ pub enum Op {
         to: Bytes,
     },
     /// One key becomes another, as `Move` does; nothing happens if `from` is absent or equal to `to`.
-    /// What `to` held is overwritten.
+    /// What `to` held ends: its create_revision and version begin anew.
     MoveKey {
         from: Bytes,
         to: Bytes,
     },
-    /// Makes `range` what it was at `revision`: puts each key that has another mod_revision now than
-    /// then (with the value, content and birth of then, and its lease if that still exists), deletes
-    /// each that did not exist then.
+    /// Makes `range` what it was at `revision`: puts each key that has another content, birth or lease
+    /// now than then (with those of then, but a lease only if it still exists), deletes each that did
+    /// not exist then.
     Restore {
         range: KeyRange,
         revision: Revision,

@@ -401,13 +401,13 @@ pub enum Op {
         to: Bytes,
     },
     /// One key becomes another, as `Move` does; nothing happens if `from` is absent. What `to` held
-    /// is overwritten.
+    /// ends: its create_revision and version begin anew.
     MoveKey {
         from: Bytes,
         to: Bytes,
     },
-    /// Makes `range` what it was at `revision`: puts each key that has another mod_revision now than
-    /// then, deletes each that did not exist then.
+    /// Makes `range` what it was at `revision`: puts each key that has another content, birth or lease
+    /// now than then, deletes each that did not exist then.
     Restore {
         range: KeyRange,
         revision: Revision,

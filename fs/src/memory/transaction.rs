@@ -136,17 +136,24 @@ impl<'a> Transaction<'a> {
             birth_revision: birth,
             ..KeyValue::default()
         };
-        self.store(key, content)
+        let old = self.get(key).map(|old| (old.create_revision, old.version));
+        self.store(key, content, old)
     }
 
-    /// A new version of `key` with the value, lease, content and birth of `content`.
-    fn store(&mut self, key: &Bytes, content: KeyValue) -> Result<()> {
+    /// A new version of `key` with the value, lease, content and birth of `content`; it goes on with
+    /// the life `old`, or begins one.
+    fn store(
+        &mut self,
+        key: &Bytes,
+        content: KeyValue,
+        old: Option<(Revision, u64)>,
+    ) -> Result<()> {
         check_key(key)?;
         if content.value.len() > VALUE_BYTES_MAX {
             return Err(Error::ValueTooLarge { bytes: content.value.len(), max: VALUE_BYTES_MAX });
         }
         let (create_revision, version) =
-            self.get(key).map_or((self.revision, 1), |old| (old.create_revision, old.version + 1));
+            old.map_or((self.revision, 1), |(create, version)| (create, version + 1));
         let kv = KeyValue {
             key: key.clone(),
             value_bytes: content.value.len() as u64,
@@ -172,18 +179,21 @@ impl<'a> Transaction<'a> {
     }
 
     fn move_key(&mut self, source: &KeyValue, to: &Bytes) -> Result<()> {
-        self.store(to, source.clone())?;
+        // What was there ends, as the file that another is renamed over.
+        self.store(to, source.clone(), None)?;
         self.set(&source.key, None)
     }
 
     fn restore(&mut self, range: &KeyRange, revision: Revision) -> Result<OpAnswer> {
         let then = self.state.check_revision(revision)?;
-        let mut now: BTreeMap<Bytes, Revision> =
-            self.live(range).into_iter().map(|kv| (kv.key, kv.mod_revision)).collect();
+        let mut now: BTreeMap<Bytes, KeyValue> =
+            self.live(range).into_iter().map(|kv| (kv.key.clone(), kv)).collect();
         let mut put = 0;
         for old in self.state.range(range, then) {
-            if now.remove(&old.key) != Some(old.mod_revision) {
-                self.store(&old.key, old.clone())?;
+            let own = now.remove(&old.key);
+            if !own.as_ref().is_some_and(|own| is_same_file(own, old)) {
+                let life = own.map(|own| (own.create_revision, own.version));
+                self.store(&old.key, old.clone(), life)?;
                 put += 1;
             }
         }
@@ -219,6 +229,14 @@ impl<'a> Transaction<'a> {
         kvs.extend(touched.map(|(key, touched)| (key, touched.kv.as_ref())));
         kvs.into_values().flatten().cloned().collect()
     }
+}
+
+/// Whether what is there is what is to be restored, and not only equal bytes put at another time.
+fn is_same_file(own: &KeyValue, wanted: &KeyValue) -> bool {
+    own.content_revision == wanted.content_revision
+        && own.birth_revision == wanted.birth_revision
+        && own.lease == wanted.lease
+        && own.value == wanted.value
 }
 
 fn branch(txn: &Txn, succeeded: bool) -> &[Op] {

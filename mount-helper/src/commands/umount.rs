@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueHint;
 
+use crate::commands::up::data_dir;
 use crate::data_lock::is_held;
 use crate::error::{Failure, Kind, Result};
 use crate::mounts::{self, MountStatus, Probe};
@@ -51,17 +52,24 @@ pub(crate) fn run(args: &UmountArgs, output: &mut Output) -> Result<()> {
     let force = if args.lazy || matches!(probe, Probe::Dead) { Force::Lazy } else { Force::No };
     match unmount(&point, force) {
         Ok(()) => {}
+        // The question that is still waiting for its answer keeps it busy by itself.
+        Err(Refusal::Busy) if matches!(probe, Probe::Silent) => return Err(silent(&point)),
         Err(Refusal::Busy) => return Err(busy(&point)),
         Err(Refusal::Failed(failure)) => return Err(failure),
     }
     let limit = if args.lazy { LAZY_WAIT } else { Duration::from_secs(args.timeout) };
-    let has_ended = match &probe {
-        Probe::Live(status) => has_ended(status, Instant::now() + limit),
-        _ => true,
+    let has_ended = match behind(&point, probe) {
+        Behind::Nobody => true,
+        Behind::Process(status) => {
+            let has_ended = has_ended(&status, Instant::now() + limit);
+            if !has_ended && !args.lazy {
+                return Err(still_running(&point, status, args.timeout));
+            }
+            has_ended
+        }
+        Behind::Unknown if args.lazy => false,
+        Behind::Unknown => return Err(not_waited_for(&point)),
     };
-    if !has_ended && !args.lazy {
-        return Err(still_running(&point, &probe, args.timeout));
-    }
     if output.json {
         let point = point.display().to_string();
         output.document(&serde_json::json!({ "unmounted": point, "ended": has_ended }))?;
@@ -69,6 +77,36 @@ pub(crate) fn run(args: &UmountArgs, output: &mut Output) -> Result<()> {
         output.line("the process behind it runs on until its last user is gone")?;
     }
     output.finish()
+}
+
+/// What stands behind a mount.
+enum Behind {
+    Nobody,
+    Process(MountStatus),
+    Unknown,
+}
+
+/// A mount that does not say so may still have the data directory that it has if nobody chose another.
+fn behind(point: &Path, probe: Probe) -> Behind {
+    match probe {
+        Probe::Live(status) => Behind::Process(status),
+        Probe::Dead => Behind::Nobody,
+        Probe::Closed | Probe::Silent | Probe::Strange(_) => {
+            let holder = data_dir::default_path(point)
+                .ok()
+                .and_then(|path| data_dir::holder_of(&path).map(|holder| (path, holder)));
+            match holder {
+                Some((path, holder)) if Path::new(&holder.mount_point) == point => {
+                    Behind::Process(MountStatus {
+                        data_dir: path.display().to_string(),
+                        process_id: holder.process_id,
+                        ..MountStatus::default()
+                    })
+                }
+                _ => Behind::Unknown,
+            }
+        }
+    }
 }
 
 /// Makes sure that a mount of revfs is there.
@@ -112,12 +150,8 @@ fn has_ended(status: &MountStatus, deadline: Instant) -> bool {
     true
 }
 
-fn still_running(point: &Path, probe: &Probe, timeout: u64) -> Failure {
+fn still_running(point: &Path, status: MountStatus, timeout: u64) -> Failure {
     let point = point.display();
-    let status = match probe {
-        Probe::Live(status) => status.clone(),
-        _ => MountStatus::default(),
-    };
     let MountStatus { process_id, data_dir, .. } = status;
     Failure::new(
         Kind::Failure,
@@ -127,6 +161,26 @@ fn still_running(point: &Path, probe: &Probe, timeout: u64) -> Failure {
         ),
     )
     .hint(format!("it may still be storing: see revfs.log in {data_dir}"))
+}
+
+fn silent(point: &Path) -> Failure {
+    let shown = point.display();
+    Failure::conflict(format!("'{shown}' does not answer; it is still mounted"))
+        .because("its process is stopped, or waits for a disk")
+        .hint("try again later: what it has not stored yet would not be waited for now")
+        .hint(format!("or detach it, and see to its process: revfs umount --lazy {shown}"))
+}
+
+fn not_waited_for(point: &Path) -> Failure {
+    Failure::new(
+        Kind::OutcomeUnknown,
+        format!(
+            "{} is unmounted, but it did not answer, so it is not known which process stands behind it \
+             and whether that has stored everything",
+            point.display()
+        ),
+    )
+    .hint("wait for it: flock DATA_DIR/revfs.lock true, with the --data-dir of its `revfs up`")
 }
 
 /// Says who uses the mount.
@@ -141,4 +195,25 @@ pub(crate) fn busy(point: &Path) -> Failure {
         failure = failure.because("of a process that this user cannot see, or a mount inside it");
     }
     failure.hint(format!("let them finish, or: revfs umount --lazy {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Behind, behind, not_waited_for};
+    use crate::error::Kind;
+    use crate::mounts::{MountStatus, Probe};
+
+    #[test]
+    fn what_does_not_say_who_serves_it_is_not_taken_for_stored() {
+        let point = Path::new("/no/such/mount");
+        for probe in [Probe::Closed, Probe::Silent, Probe::Strange("?".to_owned())] {
+            assert!(matches!(behind(point, probe), Behind::Unknown));
+        }
+        assert!(matches!(behind(point, Probe::Dead), Behind::Nobody));
+        let live = Probe::Live(MountStatus { process_id: 7, ..MountStatus::default() });
+        assert!(matches!(behind(point, live), Behind::Process(status) if status.process_id == 7));
+        assert_eq!(not_waited_for(point).kind, Kind::OutcomeUnknown);
+    }
 }

@@ -5,7 +5,7 @@
 //! unmount (files that are still being written are committed), drain, store, release the lock.
 
 mod daemon;
-mod data_dir;
+pub(crate) mod data_dir;
 mod directory;
 mod ending;
 mod keep;
@@ -120,7 +120,8 @@ fn start_log(globals: &Globals, data: &DataDir, parent: Option<&Parent>) -> Resu
     match parent {
         None => crate::start_log(globals.log.as_deref(), "warn,openraft=error"),
         Some(_) => {
-            crate::start_log_in(data.open_log()?, globals.log.as_deref(), "info,openraft=error")
+            let default = "info,openraft=error,fuser=error";
+            crate::start_log_in(data.open_log()?, globals.log.as_deref(), default)
         }
     }
 }

@@ -249,3 +249,18 @@ fn after_a_kill_everything_acknowledged_is_there_again() {
     assert!(!place.is_mounted(), "umount cleans a dead mount up");
     place.umount().fails(1, &["nothing is mounted"]);
 }
+
+#[test]
+fn a_mount_that_does_not_answer_is_not_said_to_be_stored() {
+    let place = Place::new();
+    place.up(&[]).ok();
+    let holder = place.holder().expect("it runs");
+    kill(holder, Signal::SIGSTOP).expect("it is ours");
+    let refused = place.umount();
+    let detached = command(["umount", "--lazy"]).argument(place.point()).run();
+    kill(holder, Signal::SIGCONT).expect("it is ours");
+    refused.fails(3, &["does not answer", "--lazy"]);
+    assert_eq!(detached.ok(), "the process behind it runs on until its last user is gone\n");
+    assert!(!place.is_mounted());
+    place.wait_for_end();
+}

@@ -1,6 +1,7 @@
 //! What happens while a commit is on its way, or behind this mount's back: nothing that was answered
 //! is lost, and nothing of others.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
@@ -8,7 +9,7 @@ use revfs_api::keyspace::Error;
 
 use super::{ANYBODY, CREATE, Mount, REWRITE, keys, name, put};
 use crate::commit::TEND_EVERY;
-use crate::memory::FailureMoment;
+use crate::memory::{FailureMoment, Memory};
 use crate::ops::SetAttr;
 
 const APPEND: i32 = libc::O_WRONLY | libc::O_APPEND;
@@ -338,4 +339,17 @@ async fn while_nobody_knows_of_a_rename_its_names_are_eio_and_nothing_is_lost() 
     }
     open.close().await.unwrap();
     assert_eq!(mount.stored("/b/f").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_file_that_another_was_renamed_over_elsewhere_is_not_written_to() {
+    let memory = Arc::new(Memory::new());
+    let (here, there) = (Mount::new(&memory), Mount::new(&memory));
+    here.write("f", "old").await.unwrap();
+    here.write("new", "new").await.unwrap();
+    let open = here.open("f", REWRITE).await.unwrap();
+    open.write(0, "too late").await.unwrap();
+    there.rename("new", "f").await.unwrap();
+    assert_eq!(open.close().await, Err(Errno::ESTALE));
+    assert_eq!(here.stored("/f").await.unwrap(), "new");
 }

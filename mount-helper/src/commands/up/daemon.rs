@@ -14,6 +14,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::error::{Failure, Kind, Result};
+use crate::log_file::LogFile;
 
 /// Hidden option that tells the second process what it is.
 pub(super) const DETACHED: &str = "--detached";
@@ -72,7 +73,7 @@ impl Parent {
     ///
     /// # Errors
     /// If nobody waits any more.
-    pub(super) fn release(mut self, log: &File) -> Result<()> {
+    pub(super) fn release(mut self, log: &LogFile) -> Result<()> {
         let failed = |error: &dyn std::error::Error| {
             Failure::caused("the command that started this process is gone", error)
         };

@@ -10,20 +10,18 @@
 //!     revfs.keep   how long history is kept
 //!     …            the rest is the node's
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::data_lock::LOCK_FILE;
+use crate::data_lock::{LOCK_FILE, is_held};
 use crate::error::{Failure, Result};
+use crate::log_file::LogFile;
 
 /// The longest name of a directory entry that file systems have in common.
 const NAME_BYTES_MAX: usize = 255;
-
-/// A log larger than this when a node starts is set aside as `revfs.log.1`.
-const LOG_BYTES_MAX: u64 = 16 << 20;
 
 /// A data directory whose lock this process holds until it drops it.
 #[derive(Debug)]
@@ -136,17 +134,21 @@ impl DataDir {
         self.path.join("revfs.sock")
     }
 
-    /// Opens the log for appending; a large one is set aside first.
-    pub(crate) fn open_log(&self) -> Result<File> {
+    /// Opens the log for appending.
+    pub(crate) fn open_log(&self) -> Result<LogFile> {
         let path = self.path.join("revfs.log");
-        let failed = |error: io::Error| {
+        LogFile::open(path.clone()).map_err(|error| {
             Failure::caused(format!("cannot open the log '{}'", path.display()), &error)
-        };
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
-            fs::rename(&path, path.with_extension("log.1")).map_err(failed)?;
-        }
-        OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)
+        })
     }
+}
+
+/// Who holds the data directory `path`, if anybody does.
+pub(crate) fn holder_of(path: &Path) -> Option<Holder> {
+    if !is_held(path) {
+        return None;
+    }
+    File::open(path.join(LOCK_FILE)).ok().as_ref().and_then(holder)
 }
 
 fn holder(lock: &File) -> Option<Holder> {
@@ -170,8 +172,9 @@ fn held(shown: &str, holder: Option<Holder>) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::data_lock::is_held;
     use crate::error::Kind;
 
     fn name(path: &str) -> String {
@@ -197,6 +200,7 @@ mod tests {
         let path = directory.path().join("data");
         let first = DataDir::open(path.clone(), Path::new("/srv/x")).unwrap();
         assert!(is_held(&path));
+        assert_eq!(holder_of(&path).unwrap().mount_point, "/srv/x");
         let refused = DataDir::open(path.clone(), Path::new("/srv/y")).unwrap_err();
         assert_eq!(refused.kind, Kind::Conflict);
         let text = refused.render();
@@ -204,6 +208,7 @@ mod tests {
         assert!(text.contains("revfs umount /srv/x"), "{text}");
         drop(first);
         assert!(!is_held(&path));
+        assert_eq!(holder_of(&path), None);
         DataDir::open(path, Path::new("/srv/y")).unwrap();
     }
 
@@ -213,14 +218,5 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path().join("a/data"), Path::new("/x")).unwrap();
         assert_eq!(fs::metadata(&data.path).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_large_log_is_set_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open(directory.path().to_owned(), Path::new("/x")).unwrap();
-        data.open_log().unwrap().set_len(LOG_BYTES_MAX + 1).unwrap();
-        assert_eq!(data.open_log().unwrap().metadata().unwrap().len(), 0);
-        assert!(directory.path().join("revfs.log.1").exists());
     }
 }

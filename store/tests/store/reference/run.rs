@@ -81,6 +81,10 @@ impl Run<'_> {
     fn rename(&mut self, from: &Bytes, to: &Bytes) -> Result<(), Refusal> {
         form(&Op::put(to.clone(), ""))?;
         let source = self.keys[from].clone();
+        if let Some(replaced) = self.keys.get_mut(to) {
+            replaced.version = 0;
+            replaced.create_revision = Revision(self.main);
+        }
         self.put(to, source.value.clone(), source.lease, Some(&source));
         self.delete(from);
         Ok(())
@@ -138,11 +142,15 @@ impl Run<'_> {
         let then = self.reference.moment(revision).unwrap();
         let (mut put, mut deleted) = (0, 0);
         for (key, kv) in then.keys.iter().filter(|(key, _)| range.contains(key)) {
-            if self.keys.get(key).is_some_and(|own| own.mod_revision == kv.mod_revision) {
-                continue;
-            }
             let known = self.reference.leases.contains_key(&kv.lease.0);
             let lease = if known { kv.lease } else { LeaseId(0) };
+            if self.keys.get(key).is_some_and(|own| {
+                own.mod_revision == kv.mod_revision
+                    || (&own.value, own.lease, own.birth_revision, own.content_revision)
+                        == (&kv.value, lease, kv.birth_revision, kv.content_revision)
+            }) {
+                continue;
+            }
             self.put(key, kv.value.clone(), lease, Some(kv));
             put += 1;
         }
