@@ -314,8 +314,8 @@ fn a_moved_key_overwrites_and_an_absent_one_does_nothing() {
     let move_key = || Op::MoveKey { from: "/a".into(), to: "/b".into() };
     assert_eq!(done(&memory, move_key()), OpAnswer::Move { moved: 1 });
     let target = get(&memory, "/b").unwrap();
-    assert_eq!((target.value.as_ref(), target.version), (&b"a"[..], 2));
-    assert_eq!((target.create_revision, target.birth_revision), (Revision(3), Revision(2)));
+    assert_eq!((target.value.as_ref(), target.version), (&b"a"[..], 1));
+    assert_eq!((target.create_revision, target.birth_revision), (Revision(4), Revision(2)));
     assert_eq!(done(&memory, move_key()), OpAnswer::Move { moved: 0 });
     assert_eq!(memory.current(), Revision(4));
 }
