@@ -195,7 +195,10 @@ fn write_tree(
 fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
     let mut state = shared.state.lock();
     state.committed = batch.position.clone();
-    state.layers.committing = None;
+    let layer = state.layers.committing.take();
+    state.generation += 1;
+    // Older than the commit: a view that took one would miss the rows of the layer.
+    let snapshots = std::mem::take(&mut state.snapshots);
     state.rotated = None;
     state.pass = pass;
     state.attempts += 1;
@@ -203,6 +206,7 @@ fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
         tracing::info!("the commit found space again");
     }
     drop(state);
+    drop((snapshots, layer));
     shared.progress.notify_all();
 }
 

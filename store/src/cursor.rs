@@ -58,25 +58,29 @@ impl<'v> Sources<'v> {
         Ok(found.filter(|(found, _)| *found == key).map(|(key, value)| Row::Lmdb(key, value)))
     }
 
-    /// The least row at or above `from` and below `end`.
+    /// The least row at or above `from` that shares its first `prefix_bytes`.
     ///
     /// Only for versioned trees, whose layers delete nothing.
     pub(crate) fn first(
         &self,
         tree: Tree,
         from: &[u8],
-        end: &[u8],
+        prefix_bytes: usize,
     ) -> Result<Option<Row<'v>>, heed::Error> {
+        let prefix = &from[..prefix_bytes];
         let rows = self.environment.rows(tree);
         let mut best = rows
             .get_greater_than_or_equal_to(self.snapshot, from)?
             .map(|(key, value)| Row::Lmdb(key, value))
-            .filter(|row| row.key() < end);
+            .filter(|row| row.key().starts_with(prefix));
         for layer in self.layers.newest_first() {
+            if layer.tree(tree).is_empty() {
+                continue;
+            }
             let Some(entry) = layer.tree(tree).lower_bound(Bound::Included(from)) else { continue };
             let is_less = best.as_ref().is_none_or(|best| entry.key().as_ref() < best.key());
-            if entry.key().as_ref() < end
-                && is_less
+            if is_less
+                && entry.key().starts_with(prefix)
                 && let Some(value) = entry.value()
             {
                 best = Some(Row::Layer(entry.key().clone(), value.clone()));
@@ -137,16 +141,20 @@ impl<'v> Cursor<'v> {
             self.lmdb_head = None;
             return Ok(());
         }
+        // The end is compared here: LMDB's iterator would copy it at each seek.
         let rows = self.sources.environment.rows(self.tree);
-        let end = self.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut lmdb = rows.range(self.sources.snapshot, &(Bound::Included(from), end))?;
-        self.lmdb_head = lmdb.next().transpose()?;
-        self.lmdb = Some(lmdb);
-        Ok(())
+        let bounds = (Bound::Included(from), Bound::Unbounded);
+        self.lmdb = Some(rows.range(self.sources.snapshot, &bounds)?);
+        self.advance_lmdb()
     }
 
     /// Takes the next row.
     pub(crate) fn next(&mut self) -> Result<Option<Row<'v>>, heed::Error> {
+        if self.layers.is_empty() {
+            let row = self.lmdb_head.map(|(key, value)| Row::Lmdb(key, value));
+            self.advance_lmdb()?;
+            return Ok(row);
+        }
         loop {
             let Some(winner) = self.winner() else { return Ok(None) };
             let row = match winner {
@@ -212,6 +220,10 @@ impl<'v> Cursor<'v> {
             Some(lmdb) => lmdb.next().transpose()?,
             None => None,
         };
+        if self.lmdb_head.is_some_and(|(key, _)| self.is_past_end(key)) {
+            self.lmdb_head = None;
+            self.lmdb = None;
+        }
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use crate::check::check_file;
 use crate::error::OpenError;
 use crate::options::StoreOptions;
 use crate::schema::{
-    FORMAT_VERSION, ROW_FORMAT, ROW_STATE, StateRow, Tree, decode_format, decode_state,
+    FORMAT_VERSION, PAGE_BYTES, ROW_FORMAT, ROW_STATE, StateRow, Tree, decode_format, decode_state,
     encode_format, encode_state,
 };
 use crate::store::Size;
@@ -85,7 +85,7 @@ impl Environment {
         if !path.try_exists().map_err(|source| OpenError::Io { path: path.clone(), source })? {
             return Err(OpenError::Missing { path });
         }
-        check_file(&path, options.check_pages_max)?;
+        check_file(&path, pages_to_check(&path, options)?)?;
         let env = open_lmdb(dir, &path, options, EnvFlags::empty())?;
         Self::of_env(env, path)
     }
@@ -95,7 +95,7 @@ impl Environment {
         path: &Path,
         options: &StoreOptions,
     ) -> Result<(Self, StateRow), OpenError> {
-        check_file(path, options.check_pages_max)?;
+        check_file(path, pages_to_check(path, options)?)?;
         let flags = EnvFlags::READ_ONLY | EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK;
         let env = open_lmdb(path, path, options, flags)?;
         Self::of_env(env, path.to_path_buf())
@@ -210,6 +210,14 @@ impl Environment {
         let pages = u64::try_from(pages).unwrap_or(u64::MAX);
         Ok(Size { file_bytes, in_use_bytes: pages.saturating_mul(page_bytes).min(file_bytes) })
     }
+}
+
+fn pages_to_check(path: &Path, options: &StoreOptions) -> Result<usize, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_path_buf(), source };
+    let bytes = std::fs::metadata(path).map_err(io)?.len();
+    let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / PAGE_BYTES;
+    let is_small = pages <= options.check_whole_pages;
+    Ok(if is_small { usize::MAX } else { options.check_pages_max })
 }
 
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), OpenError> {

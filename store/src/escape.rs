@@ -19,6 +19,10 @@ pub fn escaped_bytes(key: &[u8]) -> usize {
 /// Appends the escaped key, without the terminator.
 pub(crate) fn escape_into(key: &[u8], out: &mut Vec<u8>) {
     out.reserve(key.len() + 2);
+    if is_plain(key) {
+        out.extend_from_slice(key);
+        return;
+    }
     for &byte in key {
         if byte <= MARK {
             out.push(MARK);
@@ -27,6 +31,12 @@ pub(crate) fn escape_into(key: &[u8], out: &mut Vec<u8>) {
             out.push(byte);
         }
     }
+}
+
+/// Whether the bytes are the same before and after escaping. Reads all of them, so that the compiler
+/// can compare many at a time.
+pub(crate) fn is_plain(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |is_plain, &byte| is_plain & (byte > MARK))
 }
 
 /// Reads an escaped key up to its terminator; returns it and what follows the terminator.

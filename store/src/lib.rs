@@ -39,6 +39,7 @@ mod overlay;
 mod page;
 mod range;
 pub mod schema;
+mod seen;
 mod store;
 mod touch;
 mod txn;

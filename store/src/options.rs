@@ -25,7 +25,9 @@ pub struct StoreOptions {
     pub compaction_batch: usize,
     /// Pause between two batches of a physical compaction.
     pub compaction_pause: Duration,
-    /// Pages that `open` checks, from the roots down, before LMDB sees the file.
+    /// A file of at most so many pages is checked whole before LMDB sees it, …
+    pub check_whole_pages: usize,
+    /// … a larger one up to so many, from the roots down: what opening costs does not follow its size.
     pub check_pages_max: usize,
     pub watch: WatchOptions,
 }
@@ -42,7 +44,8 @@ impl Default for StoreOptions {
             retry_interval: Duration::from_millis(500),
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
-            check_pages_max: 16_384,
+            check_whole_pages: 1_024,
+            check_pages_max: 64,
             watch: WatchOptions::default(),
         }
     }

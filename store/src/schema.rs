@@ -13,7 +13,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Problem, Reader, Writer};
-use crate::escape::{TERMINATOR, escape_into, unescape};
+use crate::escape::{TERMINATOR, escape_into, is_plain, unescape};
 use crate::types::{Author, Lease, LeaseId, Revision, Stamp, Time};
 
 mod state;
@@ -117,10 +117,27 @@ fn row_error(tree: Tree, row: &[u8]) -> impl FnOnce(DecodeError) -> RowError + '
 }
 
 fn checksum(tree: Tree, row: &[u8], body: &[u8]) -> u32 {
-    let crc = crc32c::crc32c(&[tree as u8]);
-    let crc = crc32c::crc32c_append(crc, row);
+    let crc = crc32c::crc32c_append(CHECKSUM_OF_NUMBER[tree.index()], row);
     crc32c::crc32c_append(crc, body)
 }
+
+/// The checksum of each tree's number, with which every row's begins.
+const CHECKSUM_OF_NUMBER: [u32; Tree::ALL.len()] = {
+    const POLYNOMIAL: u32 = 0x82F6_3B78;
+    let mut checksums = [0; Tree::ALL.len()];
+    let mut at = 0;
+    while at < checksums.len() {
+        let mut crc = !(Tree::ALL[at] as u32);
+        let mut bit = 0;
+        while bit < 8 {
+            crc = (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        checksums[at] = !crc;
+        at += 1;
+    }
+    checksums
+};
 
 /// Puts the checksum before `body`.
 fn sealed(tree: Tree, row: &[u8], body: &[u8]) -> Vec<u8> {
@@ -197,10 +214,15 @@ pub fn key_lower_bound(key: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn after_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut row = prefix.to_vec();
-    if let Some(last) = row.last_mut() {
+    replace_terminator(&mut row);
+    row
+}
+
+/// Makes a prefix the least byte string above every row that begins with it.
+pub(crate) fn replace_terminator(prefix: &mut [u8]) {
+    if let Some(last) = prefix.last_mut() {
         *last = TERMINATOR + 1;
     }
-    row
 }
 
 fn take_descending(row: &[u8], rest: &[u8]) -> Result<Revision, DecodeError> {
@@ -233,6 +255,11 @@ pub fn split_descending(tree: Tree, row: &[u8]) -> Result<(&[u8], Revision), Row
 /// # Errors
 /// A prefix that is not one escaped key.
 pub fn key_of_prefix(tree: Tree, prefix: &[u8]) -> Result<Bytes, RowError> {
+    if let Some((&TERMINATOR, key)) = prefix.split_last()
+        && is_plain(key)
+    {
+        return Ok(Bytes::copy_from_slice(key));
+    }
     let (key, rest) = unescape(prefix).map_err(row_error(tree, prefix))?;
     if rest.is_empty() {
         return Ok(key.into());

@@ -22,7 +22,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::apply::Application;
 use crate::command::{Command, Outcome};
 use crate::committer;
-use crate::env::Environment;
+use crate::env::{Environment, Snapshot};
 use crate::error::{OpenError, StoreError};
 use crate::fault::{Fault, StopPoint};
 use crate::options::StoreOptions;
@@ -98,6 +98,10 @@ pub(crate) struct State {
     /// Time of `current`.
     pub(crate) time: Time,
     pub(crate) layers: Layers,
+    /// Commits that succeeded since the start.
+    pub(crate) generation: u64,
+    /// LMDB read transactions that no view uses, none of them older than `generation`.
+    pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) applied: Option<Position>,
     pub(crate) committed: Option<Position>,
     /// Physical compaction, as of the last commit.
@@ -130,6 +134,8 @@ impl Shared {
             compacted: row.compacted,
             time: row.time,
             layers: Layers { active: Arc::default(), committing: None },
+            generation: 0,
+            snapshots: Vec::new(),
             committed: applied.clone(),
             applied,
             pass: row.pass,
@@ -155,12 +161,6 @@ impl Shared {
             work: Condvar::new(),
             progress: Condvar::new(),
         }
-    }
-
-    pub(crate) fn visible(&self) -> Result<(Revision, Option<Revision>, Layers), StoreError> {
-        self.fault.check()?;
-        let state = self.state.lock();
-        Ok((state.current, state.compacted, state.layers.clone()))
     }
 
     fn closed(&self) -> StoreError {
@@ -333,11 +333,10 @@ impl Store {
     fn begin(&self, position: &Position) -> Result<(ReadView, Time, Arc<Layer>), StoreError> {
         let mut state = self.admit(position)?;
         state.applying = true;
-        let layers = state.layers.clone();
-        let (current, compacted, time) = (state.current, state.compacted, state.time);
+        let (seen, time) = (state.see(), state.time);
         drop(state);
-        let active = Arc::clone(&layers.active);
-        let view = ReadView::of_writer(Arc::clone(&self.shared), layers, current, compacted)
+        let active = Arc::clone(&seen.layers.active);
+        let view = ReadView::of_writer(Arc::clone(&self.shared), seen)
             .inspect_err(|_| self.abandon_entry())?;
         Ok((view, time, active))
     }

@@ -5,6 +5,9 @@
 //! finds is the bound below which the view answers `Compacted`, because a physical pass may have
 //! removed rows between 1 and 2. Rows above the view's revision are ignored.
 //!
+//! Where an idle read transaction of the last commit is at hand it is taken under the lock of step 1,
+//! and that is all: what it shows is no newer than the lock. A view gives its own back when dropped.
+//!
 //! A view pins pages of the LMDB file: take it, read, drop it; a long read calls
 //! [`ReadView::renew`], which keeps the view's revision.
 
@@ -20,19 +23,27 @@ use crate::fault::Fault;
 use crate::overlay::Layers;
 use crate::range::{self, Living};
 use crate::schema::{
-    KeyRow, RowError, Tree, Want, after_prefix, decode_key_row, key_lower_bound, key_of_prefix,
-    key_prefix, split_descending,
+    KeyRow, RowError, Tree, Want, decode_key_row, key_lower_bound, key_of_prefix, key_row,
+    replace_terminator, split_descending,
 };
+use crate::seen::Seen;
 use crate::store::Shared;
 use crate::types::{KeyRange, KeyValue, RangeQuery, RangeResult, Revision};
 
 /// After so many rows of one key that a walk does not want, it seeks instead of stepping.
 const STEPS_BEFORE_SEEK: u32 = 4;
 
+/// A walk that had to seek expects the same of the keys that follow, and seeks so often at the first
+/// row that it does not want, before it tries steps again.
+const EAGER_SEEKS: u32 = 32;
+
 /// See the module.
 pub struct ReadView {
     shared: Arc<Shared>,
-    snapshot: Snapshot,
+    /// `None` only while the view is dropped.
+    snapshot: Option<Snapshot>,
+    /// Commits that the snapshot holds at least.
+    generation: u64,
     layers: Layers,
     current: Revision,
     compacted: Option<Revision>,
@@ -41,25 +52,29 @@ pub struct ReadView {
 impl ReadView {
     pub(crate) fn take(shared: Arc<Shared>) -> Result<Self, StoreError> {
         loop {
-            let (current, _, layers) = shared.visible()?;
-            let snapshot = shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?;
-            let (_, compacted, _) = shared.visible()?;
+            let seen = shared.see()?;
+            if seen.snapshot.is_some() {
+                return Self::of_writer(shared, seen);
+            }
+            let current = seen.current;
+            let mut view = Self::of_writer(Arc::clone(&shared), seen)?;
+            view.compacted = shared.revisions()?.1;
             // A compaction above our revision was applied meanwhile: this view could answer nothing.
-            if compacted.is_none_or(|compacted| compacted <= current) {
-                return Ok(Self { shared, snapshot, layers, current, compacted });
+            if view.compacted.is_none_or(|compacted| compacted <= current) {
+                return Ok(view);
             }
         }
     }
 
-    /// A view of what apply has written so far, above the current revision too.
-    pub(crate) fn of_writer(
-        shared: Arc<Shared>,
-        layers: Layers,
-        current: Revision,
-        compacted: Option<Revision>,
-    ) -> Result<Self, StoreError> {
-        let snapshot = shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?;
-        Ok(Self { shared, snapshot, layers, current, compacted })
+    /// A view of what apply has written so far, above the current revision too. Nothing is compacted
+    /// meanwhile: that is applied as well.
+    pub(crate) fn of_writer(shared: Arc<Shared>, seen: Seen) -> Result<Self, StoreError> {
+        let Seen { current, compacted, layers, generation, snapshot } = seen;
+        let snapshot = match snapshot {
+            Some(snapshot) => snapshot,
+            None => shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?,
+        };
+        Ok(Self { shared, snapshot: Some(snapshot), generation, layers, current, compacted })
     }
 
     /// Gives up the pages that the view pins and goes on at the same revision. Reads below a
@@ -102,7 +117,7 @@ impl ReadView {
     fn sources(&self) -> Sources<'_> {
         Sources {
             environment: &self.shared.environment,
-            snapshot: &self.snapshot,
+            snapshot: self.snapshot.as_ref().expect("only a drop takes it"),
             layers: &self.layers,
         }
     }
@@ -136,10 +151,16 @@ impl ReadView {
         prefix: &[u8],
         at: Revision,
     ) -> Result<Option<Row<'_>>, StoreError> {
-        let mut from = prefix.to_vec();
+        let mut from = Vec::with_capacity(prefix.len() + 8);
+        from.extend_from_slice(prefix);
         from.extend_from_slice(&(!at.0).to_be_bytes());
-        let end = after_prefix(prefix);
-        self.sources().first(tree, &from, &end).map_err(|e| self.lmdb(&e))
+        self.newest_from(tree, &from)
+    }
+
+    /// The least row at or above `from` with the same prefix, where `from` ends in a revision.
+    fn newest_from(&self, tree: Tree, from: &[u8]) -> Result<Option<Row<'_>>, StoreError> {
+        let prefix_bytes = from.len() - 8;
+        self.sources().first(tree, from, prefix_bytes).map_err(|e| self.lmdb(&e))
     }
 
     /// Turns a requested revision into the one to read at.
@@ -188,7 +209,7 @@ impl ReadView {
         at: Revision,
         want: Want,
     ) -> Result<Option<KeyRow>, StoreError> {
-        let Some(row) = self.newest(Tree::Keys, &key_prefix(key), at)? else { return Ok(None) };
+        let Some(row) = self.newest_from(Tree::Keys, &key_row(key, at))? else { return Ok(None) };
         let (_, revision) = split_descending(Tree::Keys, row.key()).map_err(|e| self.row(&e))?;
         let key = Bytes::copy_from_slice(key);
         let version = decode_key_row(row.key(), key, revision, row.value(), want);
@@ -246,6 +267,14 @@ impl ReadView {
     }
 }
 
+impl Drop for ReadView {
+    fn drop(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            self.shared.give_back(snapshot, self.generation);
+        }
+    }
+}
+
 /// First row and end of the rows of an interval; `None` for one key, and for an empty interval.
 fn row_bounds(range: &KeyRange) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     match range {
@@ -292,6 +321,9 @@ pub(crate) struct Newest<'v> {
     at: Revision,
     /// Prefix of the row handed out last.
     done: Vec<u8>,
+    /// Where to seek to; kept for its memory.
+    wanted: Vec<u8>,
+    eager_seeks: u32,
 }
 
 impl<'v> Newest<'v> {
@@ -303,34 +335,35 @@ impl<'v> Newest<'v> {
         at: Revision,
     ) -> Result<Self, StoreError> {
         let cursor = view.cursor(tree, from, end)?;
-        Ok(Self { view, tree, cursor, at, done: Vec::new() })
+        let (done, wanted) = (Vec::new(), Vec::new());
+        Ok(Self { view, tree, cursor, at, done, wanted, eager_seeks: 0 })
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Row<'v>>, StoreError> {
-        let lmdb = |e: heed::Error| self.view.lmdb(&e);
         let mut steps = 0;
-        while let Some(row) = self.cursor.next().map_err(lmdb)? {
+        while let Some(row) = self.cursor.next().map_err(|e| self.view.lmdb(&e))? {
             let (prefix, revision) =
                 split_descending(self.tree, row.key()).map_err(|e| self.view.row(&e))?;
-            steps += 1;
-            if prefix == self.done {
-                if steps > STEPS_BEFORE_SEEK {
-                    let beyond = after_prefix(prefix);
-                    self.cursor.seek(&beyond).map_err(lmdb)?;
-                    steps = 0;
-                }
-            } else if revision > self.at {
-                if steps > STEPS_BEFORE_SEEK {
-                    let mut wanted = prefix.to_vec();
-                    wanted.extend_from_slice(&(!self.at.0).to_be_bytes());
-                    self.cursor.seek(&wanted).map_err(lmdb)?;
-                    steps = 0;
-                }
-            } else {
+            let is_done = prefix == self.done;
+            if !is_done && revision <= self.at {
                 self.done.clear();
                 self.done.extend_from_slice(prefix);
                 return Ok(Some(row));
             }
+            steps += 1;
+            if self.eager_seeks == 0 && steps <= STEPS_BEFORE_SEEK {
+                continue;
+            }
+            self.wanted.clear();
+            self.wanted.extend_from_slice(prefix);
+            if is_done {
+                replace_terminator(&mut self.wanted);
+            } else {
+                self.wanted.extend_from_slice(&(!self.at.0).to_be_bytes());
+            }
+            self.eager_seeks = self.eager_seeks.checked_sub(1).unwrap_or(EAGER_SEEKS);
+            self.cursor.seek(&self.wanted).map_err(|e| self.view.lmdb(&e))?;
+            steps = 0;
         }
         Ok(None)
     }

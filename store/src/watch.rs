@@ -136,7 +136,7 @@ impl Store {
     /// # Errors
     /// A first revision below the compacted one, or a closed store.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, ReadError> {
-        let (current, compacted, _) = self.shared().visible()?;
+        let (current, compacted) = self.shared().revisions()?;
         let from = if request.from.is_none() { current.next() } else { request.from };
         if let Some(compacted) = compacted.filter(|&compacted| from < compacted) {
             return Err(ReadError::Compacted { requested: from, compacted });

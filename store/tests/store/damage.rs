@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use crate::random::{Random, seed};
 
 fn options(check_pages_max: usize) -> StoreOptions {
-    StoreOptions { map_bytes: 1 << 30, check_pages_max, ..StoreOptions::default() }
+    let bounds = StoreOptions { check_whole_pages: 0, check_pages_max, ..StoreOptions::default() };
+    StoreOptions { map_bytes: 1 << 30, ..bounds }
 }
 
 /// Several levels of pages, values of a few bytes and of several pages, free pages, history.
