@@ -101,7 +101,15 @@ impl<'v> Sources<'v> {
             .filter(|layer| !layer.tree(tree).is_empty())
             .map(|layer| LayerCursor { layer, head: None })
             .collect();
-        let mut cursor = Cursor { sources: *self, tree, end, layers, lmdb: None, lmdb_head: None };
+        let mut cursor = Cursor {
+            sources: *self,
+            tree,
+            end,
+            layers,
+            lmdb: None,
+            lmdb_head: None,
+            is_head_taken: false,
+        };
         cursor.seek(from)?;
         Ok(cursor)
     }
@@ -121,6 +129,9 @@ pub(crate) struct Cursor<'v> {
     layers: Vec<LayerCursor<'v>>,
     lmdb: Option<RoRange<'v, Raw, Raw>>,
     lmdb_head: Option<(&'v [u8], &'v [u8])>,
+    /// The head was handed out: LMDB is asked for what follows only if that is wanted, because a
+    /// walk over old versions mostly seeks instead.
+    is_head_taken: bool,
 }
 
 /// Which source holds the least row.
@@ -133,6 +144,7 @@ enum Winner {
 impl<'v> Cursor<'v> {
     /// Goes on at the least row at or above `from`.
     pub(crate) fn seek(&mut self, from: &[u8]) -> Result<(), heed::Error> {
+        self.is_head_taken = false;
         for cursor in &mut self.layers {
             cursor.head = cursor.layer.tree(self.tree).lower_bound(Bound::Included(from));
         }
@@ -150,10 +162,12 @@ impl<'v> Cursor<'v> {
 
     /// Takes the next row.
     pub(crate) fn next(&mut self) -> Result<Option<Row<'v>>, heed::Error> {
-        if self.layers.is_empty() {
-            let row = self.lmdb_head.map(|(key, value)| Row::Lmdb(key, value));
+        if std::mem::take(&mut self.is_head_taken) {
             self.advance_lmdb()?;
-            return Ok(row);
+        }
+        if self.layers.is_empty() {
+            self.is_head_taken = true;
+            return Ok(self.lmdb_head.map(|(key, value)| Row::Lmdb(key, value)));
         }
         loop {
             let Some(winner) = self.winner() else { return Ok(None) };
@@ -176,7 +190,7 @@ impl<'v> Cursor<'v> {
                     }
                 }
             };
-            self.advance_lmdb()?;
+            self.is_head_taken = true;
             return Ok(row);
         }
     }

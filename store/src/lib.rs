@@ -24,6 +24,7 @@ mod command;
 mod committer;
 mod compaction;
 mod compare;
+mod copies;
 mod cursor;
 mod env;
 mod error;

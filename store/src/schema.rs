@@ -23,6 +23,7 @@ pub use state::{
     CompactionPass, ROW_FORMAT, ROW_STATE, StateRow, decode_format, decode_state, encode_format,
     encode_state,
 };
+pub(crate) use version::decode_key_row_into;
 pub use version::{KeyRow, Want, decode_key_row, encode_key_row};
 
 /// Raised when a store written by an older program would be read differently.
@@ -239,6 +240,7 @@ fn take_descending(row: &[u8], rest: &[u8]) -> Result<Revision, DecodeError> {
 ///
 /// # Errors
 /// A row shorter than a revision and a terminator.
+#[inline]
 pub fn split_descending(tree: Tree, row: &[u8]) -> Result<(&[u8], Revision), RowError> {
     let Some(at) = row.len().checked_sub(8).filter(|&at| at > 0 && row[at - 1] == TERMINATOR)
     else {
@@ -255,10 +257,19 @@ pub fn split_descending(tree: Tree, row: &[u8]) -> Result<(&[u8], Revision), Row
 /// # Errors
 /// A prefix that is not one escaped key.
 pub fn key_of_prefix(tree: Tree, prefix: &[u8]) -> Result<Bytes, RowError> {
+    key_of_prefix_into(tree, prefix, Bytes::copy_from_slice)
+}
+
+/// As [`key_of_prefix`], with the key copied by `copy` where it stands as it is.
+pub(crate) fn key_of_prefix_into(
+    tree: Tree,
+    prefix: &[u8],
+    copy: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<Bytes, RowError> {
     if let Some((&TERMINATOR, key)) = prefix.split_last()
         && is_plain(key)
     {
-        return Ok(Bytes::copy_from_slice(key));
+        return Ok(copy(key));
     }
     let (key, rest) = unescape(prefix).map_err(row_error(tree, prefix))?;
     if rest.is_empty() {

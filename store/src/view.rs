@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::copies::Copies;
 use crate::cursor::{Cursor, Row, Sources};
 use crate::env::{Environment, Snapshot};
 use crate::error::{ReadError, StoreError};
@@ -23,8 +24,8 @@ use crate::fault::Fault;
 use crate::overlay::Layers;
 use crate::range::{self, Living};
 use crate::schema::{
-    KeyRow, RowError, Tree, Want, decode_key_row, key_lower_bound, key_of_prefix, key_row,
-    replace_terminator, split_descending,
+    KeyRow, RowError, Tree, Want, decode_key_row, decode_key_row_into, key_lower_bound,
+    key_of_prefix_into, key_row, replace_terminator, split_descending,
 };
 use crate::seen::Seen;
 use crate::store::Shared;
@@ -234,11 +235,14 @@ impl ReadView {
             return Ok(());
         };
         let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
+        let mut copies = Copies::default();
         while let Some(row) = walk.next()? {
             let (prefix, revision) =
                 split_descending(Tree::Keys, row.key()).map_err(|e| self.row(&e))?;
-            let key = key_of_prefix(Tree::Keys, prefix).map_err(|e| self.row(&e))?;
-            let version = decode_key_row(row.key(), key, revision, row.value(), want)
+            let key = key_of_prefix_into(Tree::Keys, prefix, |key| copies.add(key))
+                .map_err(|e| self.row(&e))?;
+            let copy = |value: &[u8]| copies.add(value);
+            let version = decode_key_row_into(row.key(), key, revision, row.value(), want, copy)
                 .map_err(|e| self.row(&e))?;
             if !version.tombstone && each(version).is_break() {
                 break;

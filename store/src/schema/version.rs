@@ -82,15 +82,30 @@ pub fn decode_key_row(
     value: &[u8],
     want: Want,
 ) -> Result<KeyRow, RowError> {
-    decode_version(row, key, revision, value, want).map_err(row_error(Tree::Keys, row))
+    decode_key_row_into(row, key, revision, value, want, Bytes::copy_from_slice)
 }
 
+/// As [`decode_key_row`], with the value copied by `copy`.
+#[inline]
+pub(crate) fn decode_key_row_into(
+    row: &[u8],
+    key: Bytes,
+    revision: Revision,
+    value: &[u8],
+    want: Want,
+    copy: impl FnOnce(&[u8]) -> Bytes,
+) -> Result<KeyRow, RowError> {
+    decode_version(row, key, revision, value, want, copy).map_err(row_error(Tree::Keys, row))
+}
+
+#[inline]
 fn decode_version(
     row: &[u8],
     key: Bytes,
     revision: Revision,
     value: &[u8],
     want: Want,
+    copy: impl FnOnce(&[u8]) -> Bytes,
 ) -> Result<KeyRow, DecodeError> {
     check_held_length(value, 4)?;
     let mut reader = Reader::new(value);
@@ -136,7 +151,7 @@ fn decode_version(
             let problem = Problem::Checksum { found, expected: value_crc };
             return Err(reader.error("value checksum", problem));
         }
-        kv.value = Bytes::copy_from_slice(content);
+        kv.value = copy(content);
     }
     Ok(KeyRow { sub, tombstone, kv })
 }
