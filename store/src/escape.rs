@@ -18,7 +18,7 @@ pub fn escaped_bytes(key: &[u8]) -> usize {
 
 /// Appends the escaped key, without the terminator.
 pub(crate) fn escape_into(key: &[u8], out: &mut Vec<u8>) {
-    out.reserve(key.len() + 2);
+    out.reserve(key.len());
     if is_plain(key) {
         out.extend_from_slice(key);
         return;

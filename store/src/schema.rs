@@ -190,7 +190,12 @@ fn held_length(bytes: usize) -> u32 {
 /// All rows of `key` begin with this.
 #[must_use]
 pub fn key_prefix(key: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(key.len() + 16);
+    prefix_with_room(key, 0)
+}
+
+/// A prefix with room for `more` bytes and none to spare, because many of these are kept.
+fn prefix_with_room(key: &[u8], more: usize) -> Vec<u8> {
+    let mut row = Vec::with_capacity(key.len() + 1 + more);
     escape_into(key, &mut row);
     row.push(TERMINATOR);
     row
@@ -200,7 +205,7 @@ pub fn key_prefix(key: &[u8]) -> Vec<u8> {
 /// above `revision`.
 #[must_use]
 pub fn key_row(key: &[u8], revision: Revision) -> Vec<u8> {
-    let mut row = key_prefix(key);
+    let mut row = prefix_with_room(key, 8);
     row.extend_from_slice(&(!revision.0).to_be_bytes());
     row
 }
@@ -337,7 +342,11 @@ pub fn decode_change<'a>(row: &[u8], value: &'a [u8]) -> Result<(bool, &'a [u8])
 
 #[must_use]
 pub fn name_prefix(directory: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut row = key_prefix(directory);
+    name_prefix_with_room(directory, name, 0)
+}
+
+fn name_prefix_with_room(directory: &[u8], name: &[u8], more: usize) -> Vec<u8> {
+    let mut row = prefix_with_room(directory, name.len() + 1 + more);
     escape_into(name, &mut row);
     row.push(TERMINATOR);
     row
@@ -345,7 +354,7 @@ pub fn name_prefix(directory: &[u8], name: &[u8]) -> Vec<u8> {
 
 #[must_use]
 pub fn name_row(directory: &[u8], name: &[u8], revision: Revision) -> Vec<u8> {
-    let mut row = name_prefix(directory, name);
+    let mut row = name_prefix_with_room(directory, name, 8);
     row.extend_from_slice(&(!revision.0).to_be_bytes());
     row
 }

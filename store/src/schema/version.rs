@@ -10,6 +10,9 @@ const KEY_TOMBSTONE: u8 = 1;
 const KEY_LEASE: u8 = 2;
 const KEY_CARRIED: u8 = 4;
 
+/// Bytes of a key's row before its value that every version has.
+const KEY_FIXED_BYTES: usize = 25;
+
 /// Bytes before the header of a key's row: checksum of the header, length of the value.
 const KEY_PREAMBLE: usize = 8;
 
@@ -30,36 +33,38 @@ pub fn encode_key_row(row: &[u8], version: &KeyRow) -> Vec<u8> {
     let is_carried = kv.content_revision != kv.mod_revision
         || kv.content_time != kv.time
         || kv.birth_revision != kv.create_revision;
-    let mut header = Writer::with_capacity(80 + kv.value.len());
-    header.u32(0);
     let value = if *tombstone { &[][..] } else { kv.value.as_ref() };
-    header.u32(crc32c::crc32c(value));
     let mut flags = 0;
     flags |= if *tombstone { KEY_TOMBSTONE } else { 0 };
     flags |= if !tombstone && kv.lease != LeaseId::NONE { KEY_LEASE } else { 0 };
     flags |= if !tombstone && is_carried { KEY_CARRIED } else { 0 };
-    header.u8(flags);
-    header.u32(*sub);
-    header.i64(kv.time.0);
+    let field = |is_there: bool, bytes: usize| if is_there { bytes } else { 0 };
+    let fields = field(!tombstone, 16) + field(flags & KEY_LEASE != 0, 8);
+    let header_bytes = KEY_FIXED_BYTES + fields + field(flags & KEY_CARRIED != 0, 24);
+    let mut out = Writer::with_capacity(header_bytes + value.len());
+    // The checksum's place.
+    out.u32(0);
+    out.u32(held_length(header_bytes + value.len()));
+    out.u32(crc32c::crc32c(value));
+    out.u8(flags);
+    out.u32(*sub);
+    out.i64(kv.time.0);
     if !tombstone {
-        header.u64(kv.create_revision.0);
-        header.u64(kv.version);
+        out.u64(kv.create_revision.0);
+        out.u64(kv.version);
     }
     if flags & KEY_LEASE != 0 {
-        header.i64(kv.lease.0);
+        out.i64(kv.lease.0);
     }
     if flags & KEY_CARRIED != 0 {
-        header.u64(kv.content_revision.0);
-        header.i64(kv.content_time.0);
-        header.u64(kv.birth_revision.0);
+        out.u64(kv.content_revision.0);
+        out.i64(kv.content_time.0);
+        out.u64(kv.birth_revision.0);
     }
-    let mut header = header.into_vec();
-    let length = held_length(4 + header.len() + value.len());
-    header[..4].copy_from_slice(&length.to_be_bytes());
-    let crc = checksum(Tree::Keys, row, &header);
-    let mut out = Vec::with_capacity(4 + header.len() + value.len());
-    out.extend_from_slice(&crc.to_be_bytes());
-    out.append(&mut header);
+    let mut out = out.into_vec();
+    debug_assert_eq!(out.len(), header_bytes, "the length stands in the header");
+    let crc = checksum(Tree::Keys, row, &out[4..]);
+    out[..4].copy_from_slice(&crc.to_be_bytes());
     out.extend_from_slice(value);
     out
 }
