@@ -1,6 +1,5 @@
 //! The key space of the node in this process: reads go straight to the store, changes are proposed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use revfs_api::keyspace::{
     Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
 use revfs_store::types::Author;
-use revfs_store::{Body, Done, Outcome, ReadError, Store};
+use revfs_store::{Body, Done, Outcome, ReadError, Store, WatchRequest};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backup::LocalBackup;
@@ -21,7 +20,7 @@ use crate::convert;
 use crate::data_dir::Identity;
 use crate::lease_clock::LeaseClock;
 use crate::proposal::Proposer;
-use crate::watch::Cursor;
+use crate::watch::StoreWatch;
 
 /// A compaction that is to be physical is waited for so long.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(600);
@@ -33,7 +32,6 @@ pub struct Local {
     pub(crate) leases: Arc<LeaseClock>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
-    pub(crate) current: watch::Receiver<u64>,
     pub(crate) stop: watch::Receiver<bool>,
     /// One backup at a time is being copied.
     pub(crate) copying: Arc<Semaphore>,
@@ -140,26 +138,13 @@ impl KeySpace for Local {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Result<Box<dyn Watch>> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let next = match from {
-            Revision::NONE => view.current().next(),
-            from => convert::revision_to_store(from),
-        };
-        let compacted = view.compacted();
-        if next < compacted {
-            return Err(Error::Compacted {
-                requested: from,
-                compacted: convert::revision_to_api(compacted),
-            });
-        }
-        Ok(Box::new(Cursor {
-            store: Arc::clone(&self.store),
+        let request = WatchRequest {
             ranges: convert::ranges_to_store(ranges),
-            next,
-            read: VecDeque::new(),
-            current: self.current.clone(),
-            stop: self.stop.clone(),
-        }))
+            from: convert::revision_to_store(from),
+            ..WatchRequest::default()
+        };
+        let watcher = self.store.watch(request).map_err(convert::read_error)?;
+        Ok(Box::new(StoreWatch { watcher, stop: self.stop.clone() }))
     }
 
     async fn compact(&self, revision: Revision, physical: bool) -> Result<()> {

@@ -73,16 +73,6 @@ impl Node {
                 .await?;
         raft.lead(config.start_timeout).await?;
 
-        let (revision, current) = watch::channel(0);
-        let view = store.read_view().map_err(|error| StartError::Damaged {
-            path: config.data_dir.clone(),
-            reason: error.to_string(),
-        })?;
-        revision.send_replace(view.current().0);
-        drop(view);
-        store.on_revision(Box::new(move |newest| {
-            revision.send_replace(newest.0);
-        }));
         let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = start_tasks(&config, &proposer, ballast, &stopped);
@@ -95,7 +85,6 @@ impl Node {
             leases,
             identity,
             endpoint,
-            current,
             stop: stopped,
             copying: Arc::new(Semaphore::new(1)),
         });

@@ -31,6 +31,9 @@ use crate::path::{DirectoryKey, encode_component};
 /// Changed keys that are remembered, for listings that are handed out for longer.
 const RECENT_MAX: usize = 16_384;
 
+/// How often the watch is asked how far it has come without a change.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Between two attempts to watch again.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(2);
@@ -93,6 +96,11 @@ impl Coherence {
         *recent = Recent { complete_since: position, ..Recent::default() };
         self.position.store(position.0, Ordering::Release);
         self.connected.store(true, Ordering::Release);
+    }
+
+    /// All changes up to `revision` were told of.
+    fn advance(&self, revision: Revision) {
+        self.position.fetch_max(revision.0, Ordering::AcqRel);
     }
 
     fn remember(&self, revision: Revision, key: &Bytes) {
@@ -158,14 +166,24 @@ impl Filesystem {
     }
 
     pub(crate) async fn follow(&self, mut watch: Box<dyn Watch>) -> Error {
+        let mut marks = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
-            match watch.next().await {
-                Ok(events) => {
-                    if let Err(error) = self.tell(&events).await {
-                        return error;
-                    }
+            let next = tokio::select! {
+                next = watch.next() => Some(next),
+                _ = marks.tick() => None,
+            };
+            match next {
+                // A revision that could not be told of is no progress.
+                Some(Ok(events)) => match self.tell(&events).await {
+                    Ok(()) => {}
+                    Err(error) => return error,
+                },
+                // Also while nothing happens here: what others write may be compacted.
+                None => self.coherence.advance(watch.progress()),
+                Some(Err(error)) => {
+                    self.coherence.advance(watch.progress());
+                    return error;
                 }
-                Err(error) => return error,
             }
         }
     }
@@ -207,7 +225,7 @@ impl Filesystem {
         for notice in batch.notices {
             self.notices.send(notice);
         }
-        self.coherence.position.fetch_max(revision.0, Ordering::AcqRel);
+        self.coherence.advance(revision);
         Ok(())
     }
 

@@ -66,8 +66,6 @@ pub enum Health {
 
 type StartThread = fn(&Arc<Shared>) -> io::Result<JoinHandle<()>>;
 
-type RevisionCallback = Box<dyn Fn(Revision) + Send + Sync>;
-
 /// A revisioned store in one directory. All methods take `&self`.
 pub struct Store {
     shared: Arc<Shared>,
@@ -81,8 +79,8 @@ pub(crate) struct Shared {
     pub(crate) options: StoreOptions,
     is_read_only: bool,
     pub(crate) fault: Fault,
-    /// Held by apply from its first read to the call of the callbacks.
-    writer: Mutex<Vec<RevisionCallback>>,
+    /// Held by apply from its first read until the watches know of it.
+    writer: Mutex<()>,
     pub(crate) state: Mutex<State>,
     /// Wakes the committer.
     pub(crate) work: Condvar,
@@ -253,7 +251,7 @@ impl Store {
     /// A closed store, or an entry out of order. What the command asks for wrongly is an
     /// [`Outcome`], the same on every member.
     pub fn apply(&self, position: Position, command: &Command) -> Result<Outcome, StoreError> {
-        let callbacks = self.shared.writer.lock();
+        let writer = self.shared.writer.lock();
         let (view, time, layer) = self.begin(&position)?;
         let before = view.current();
         let is_watched = self.shared.post.is_wanted();
@@ -280,10 +278,8 @@ impl Store {
         drop(state);
         if outcome.revision > before {
             self.shared.post.publish(outcome.revision, published);
-            for callback in callbacks.iter() {
-                callback(outcome.revision);
-            }
         }
+        drop(writer);
         Ok(outcome)
     }
 
@@ -292,11 +288,11 @@ impl Store {
     /// # Errors
     /// As [`Store::apply`].
     pub fn advance(&self, position: Position) -> Result<(), StoreError> {
-        let callbacks = self.shared.writer.lock();
+        let writer = self.shared.writer.lock();
         let mut state = self.admit(&position)?;
         self.finish(&mut state, position);
         drop(state);
-        drop(callbacks);
+        drop(writer);
         Ok(())
     }
 
@@ -408,12 +404,6 @@ impl Store {
     /// A closed store, or no reader slot left.
     pub fn read_view(&self) -> Result<ReadView, StoreError> {
         ReadView::take(Arc::clone(&self.shared))
-    }
-
-    /// Calls `callback` after each apply that made a revision visible, in order, on the thread that
-    /// applies: it must be quick and must not call back into `apply`.
-    pub fn on_revision(&self, callback: RevisionCallback) {
-        self.shared.writer.lock().push(callback);
     }
 
     /// # Errors

@@ -559,12 +559,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Changes of a key space in order, without gap or repeat, whole revisions at a time.
 #[async_trait]
 pub trait Watch: Send {
-    /// Waits for the next revision that has events in the watched ranges.
+    /// Waits for the next revision that has events in the watched ranges. Dropping the future loses
+    /// nothing.
     ///
     /// # Errors
     /// [`Error::Compacted`] if the watch fell behind a compaction; [`Error::Unavailable`] when the
     /// stream is lost for good. After an error the watch has ended.
     async fn next(&mut self) -> Result<RevisionEvents>;
+
+    /// Everything that the watch is to show up to this revision was handed out: a watch that begins
+    /// behind it misses nothing. It moves on while nothing happens to the watched keys, and never
+    /// back; [`Revision::NONE`] as long as the watch does not know.
+    fn progress(&self) -> Revision;
 }
 
 /// A revisioned key space. See the module for what is promised.

@@ -1,8 +1,12 @@
 //! A watch of the key space as the messages of one stream. A revision goes out in parts of bounded
 //! size, so that a bulk change does not need a message as large as itself. The stream is pulled: a slow
-//! reader holds the watch back, not the memory.
+//! reader holds the watch back, not the memory. While nothing happens to the watched keys it says from
+//! time to time how far the watch has come, so that a client that comes back is not told of a
+//! compaction behind which it has missed nothing.
 
 use std::collections::VecDeque;
+use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::Stream;
 use revfs_api::keyspace::{Error, Event, Revision, RevisionEvents, Watch};
@@ -10,6 +14,7 @@ use revfs_api::status::to_status;
 use revfs_api::wire::revfs::WatchResponse;
 use revfs_api::wire::revfs::watch_response::Response;
 use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior};
 use tonic::Status;
 
 use super::connection::{Phase, reached};
@@ -17,10 +22,16 @@ use super::connection::{Phase, reached};
 /// A part is closed by the event that takes it over this size; one event is at most a value.
 const PART_BYTES: usize = 1024 * 1024;
 
+/// Between two marks of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
 struct Sending {
     watch: Box<dyn Watch>,
     parts: VecDeque<WatchResponse>,
     phases: watch::Receiver<Phase>,
+    /// The client knows that it has everything up to here.
+    told: Revision,
+    marks: Interval,
     has_ended: bool,
 }
 
@@ -31,7 +42,11 @@ pub(super) fn watch_stream(
     phases: watch::Receiver<Phase>,
 ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send {
     let first = WatchResponse { response: Some(Response::WatchingFrom(from.0)), continued: false };
-    let sending = Sending { watch, parts: VecDeque::from([first]), phases, has_ended: false };
+    let mut marks = tokio::time::interval(PROGRESS_INTERVAL);
+    marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let told = Revision(from.0.saturating_sub(1));
+    let parts = VecDeque::from([first]);
+    let sending = Sending { watch, parts, phases, told, marks, has_ended: false };
     futures_util::stream::unfold(sending, |mut sending| async move {
         let message = sending.next().await?;
         Some((message, sending))
@@ -46,15 +61,16 @@ impl Sending {
         if let Some(part) = self.parts.pop_front() {
             return Some(Ok(part));
         }
-        let draining = reached(self.phases.clone(), Phase::Draining);
-        let revision = tokio::select! {
-            revision = self.watch.next() => revision,
-            () = draining => Err(Error::Unavailable { reason: "the node is shutting down".into() }),
-        };
-        match revision {
-            Ok(revision) => {
+        match self.wait().await {
+            Ok(Waited::Revision(revision)) => {
+                self.told = revision.stamp.revision;
                 self.parts = parts(revision);
                 self.parts.pop_front().map(Ok)
+            }
+            Ok(Waited::Progress(progress)) => {
+                self.told = progress;
+                let response = Some(Response::Progress(progress.0));
+                Some(Ok(WatchResponse { response, continued: false }))
             }
             Err(error) => {
                 self.has_ended = true;
@@ -62,6 +78,29 @@ impl Sending {
             }
         }
     }
+
+    async fn wait(&mut self) -> Result<Waited, Error> {
+        let mut draining = pin!(reached(self.phases.clone(), Phase::Draining));
+        loop {
+            tokio::select! {
+                revision = self.watch.next() => return revision.map(Waited::Revision),
+                _ = self.marks.tick() => {
+                    let progress = self.watch.progress();
+                    if progress > self.told {
+                        return Ok(Waited::Progress(progress));
+                    }
+                }
+                () = &mut draining => {
+                    return Err(Error::Unavailable { reason: "the node is shutting down".into() });
+                }
+            }
+        }
+    }
+}
+
+enum Waited {
+    Revision(RevisionEvents),
+    Progress(Revision),
 }
 
 /// One part at least, also for a revision without events.

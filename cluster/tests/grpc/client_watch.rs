@@ -99,6 +99,32 @@ async fn a_watch_that_fell_behind_a_compaction_says_so() {
 }
 
 #[tokio::test]
+async fn a_watch_that_missed_nothing_does_not_fall_behind_a_compaction() {
+    let (_directory, socket) = place();
+    let keyspace = Scripted::new();
+    keyspace.idle_to(Revision(8));
+    let served = Served::start(&socket, keyspace.clone()).await;
+    let remote = remote(&socket, quick()).await.unwrap();
+    let mut watch = remote.watch(all(), Revision(2)).await.unwrap();
+    assert_eq!(watch.progress(), Revision(1));
+    let told = async {
+        while watch.progress() < Revision(8) {
+            // Nothing happens: the stream only says how far it has come.
+            let next = tokio::time::timeout(Duration::from_millis(1), watch.next()).await;
+            assert!(next.is_err(), "{next:?}");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("progress");
+    assert_eq!(served.stop().await, Drained::Clean);
+    keyspace.compact_to(Revision(9));
+    let served = Served::start(&socket, keyspace.clone()).await;
+    let published = keyspace.publish(1, 1);
+    assert_eq!(watch.next().await.unwrap(), published);
+    assert_eq!(watch.progress(), Revision(9));
+    assert_eq!(served.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
 async fn a_watch_whose_node_stays_away_ends_in_bounded_time() {
     let (_directory, socket) = place();
     let keyspace = Scripted::new();

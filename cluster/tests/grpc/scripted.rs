@@ -28,6 +28,8 @@ pub(crate) struct Scripted {
     /// What every call answers, if anything is set.
     error: Mutex<Option<Error>>,
     published: watch::Sender<Vec<RevisionEvents>>,
+    /// Up to here there are revisions of which no watch is shown anything.
+    idle: watch::Sender<Revision>,
     compacted: Mutex<Revision>,
 }
 
@@ -39,6 +41,7 @@ impl Scripted {
             gate: watch::Sender::new(true),
             error: Mutex::new(None),
             published: watch::Sender::new(Vec::new()),
+            idle: watch::Sender::new(Revision(1)),
             compacted: Mutex::new(Revision::NONE),
         })
     }
@@ -57,6 +60,10 @@ impl Scripted {
 
     pub(crate) fn compact_to(&self, revision: Revision) {
         *self.compacted.lock() = revision;
+    }
+
+    pub(crate) fn idle_to(&self, revision: Revision) {
+        self.idle.send_replace(revision);
     }
 
     /// Publishes the next revision (2, 3, …) with `events` puts of `value_bytes` each.
@@ -78,7 +85,8 @@ impl Scripted {
     }
 
     fn current(&self) -> Revision {
-        self.published.borrow().last().map_or(Revision(1), |last| last.stamp.revision)
+        let idle = *self.idle.borrow();
+        self.published.borrow().last().map_or(idle, |last| last.stamp.revision.max(idle))
     }
 
     async fn pass(&self) -> Result<()> {
@@ -160,7 +168,8 @@ impl KeySpace for Scripted {
         if from < compacted {
             return Err(Error::Compacted { requested: from, compacted });
         }
-        Ok(Box::new(ScriptedWatch { next: from, published: self.published.subscribe() }))
+        let (published, idle) = (self.published.subscribe(), self.idle.subscribe());
+        Ok(Box::new(ScriptedWatch { next: from, published, idle }))
     }
 
     async fn compact(&self, _revision: Revision, _physical: bool) -> Result<()> {
@@ -175,6 +184,7 @@ impl KeySpace for Scripted {
 struct ScriptedWatch {
     next: Revision,
     published: watch::Receiver<Vec<RevisionEvents>>,
+    idle: watch::Receiver<Revision>,
 }
 
 #[async_trait::async_trait]
@@ -189,6 +199,10 @@ impl Watch for ScriptedWatch {
         let revision = find(&published).expect("it was waited for");
         self.next = revision.stamp.revision.next();
         Ok(revision)
+    }
+
+    fn progress(&self) -> Revision {
+        Revision(self.next.0.saturating_sub(1)).max(*self.idle.borrow())
     }
 }
 

@@ -87,6 +87,32 @@ async fn a_watch_of_the_future_waits_and_one_of_the_forgotten_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_sees_nothing_knows_how_far_it_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path()).await;
+    let space = node.key_space();
+    let mut idle = space.watch(vec![KeyRange::prefix(b"/idle/")], Revision::NONE).await.unwrap();
+    for _ in 0..10 {
+        put(&space, "/busy", "x").await.unwrap();
+    }
+    let current = space.read(Revision::NONE, Vec::new()).await.unwrap().current;
+    let learned = async {
+        while idle.progress() < current {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), learned).await.expect("progress");
+    assert!(idle.next().now_or_never().is_none());
+    space.compact(current, false).await.unwrap();
+    let from = idle.progress().next();
+    let mut again = space.watch(vec![KeyRange::prefix(b"/idle/")], from).await.unwrap();
+    let revision = put(&space, "/idle/k", "x").await.unwrap().revision;
+    assert_eq!(next(&mut again).await.stamp.revision, revision);
+    drop(space);
+    shut_down(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_ends_when_the_node_stops() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path()).await;

@@ -90,4 +90,8 @@ impl Watch for MemoryWatch {
             }
         }
     }
+
+    fn progress(&self) -> Revision {
+        Revision(self.next.0 - 1)
+    }
 }

@@ -137,8 +137,7 @@ impl<'a> Forms<'a> {
             return Ok(Arc::clone(made));
         }
         let event = self.event(form, view)?;
-        let is_create = event.kv.create_revision == event.kv.mod_revision;
-        let prev_kv = if form.prev_kv && !is_create { self.previous(form, view()?)? } else { None };
+        let prev_kv = if form.prev_kv { self.previous(form, view()?)? } else { None };
         let made = Arc::new(WatchedEvent { event, prev_kv });
         self.bytes += made.bytes();
         self.made[form.index()] = Some(Arc::clone(&made));

@@ -1,7 +1,7 @@
 //! A watch over the network that outlives its connection.
 //!
 //! `next` is the revision that the caller has not seen yet; it moves only when a whole revision was
-//! received. After a lost connection the watch is opened again from there, so that nothing is skipped
+//! received, or when the server says that nothing happened up to it. After a lost connection the watch is opened again from there, so that nothing is skipped
 //! and nothing comes twice. All state is in the value: dropping the future of `next()` loses nothing.
 
 use async_trait::async_trait;
@@ -93,8 +93,13 @@ impl RemoteWatch {
                 Ok(None) => return Err(self.lost("the watch was ended by the node")),
                 Err(status) => return Err(self.caller.read_error(&status)),
             };
-            let Some(Response::Revision(part)) = message.response else {
-                return Err(self.lost("the watch sent something else than a revision"));
+            let part = match message.response {
+                Some(Response::Revision(part)) => part,
+                Some(Response::Progress(progress)) if begun.is_none() => {
+                    self.next = self.next.max(Revision(progress).next());
+                    continue;
+                }
+                _ => return Err(self.lost("the watch sent something else than a revision")),
             };
             let part = self.caller.understood(RevisionEvents::try_from(part))?;
             let mut whole = match begun.take() {
@@ -169,5 +174,9 @@ impl Watch for RemoteWatch {
                 }
             }
         }
+    }
+
+    fn progress(&self) -> Revision {
+        Revision(self.next.0.saturating_sub(1))
     }
 }

@@ -246,6 +246,23 @@ async fn a_new_file_of_which_nobody_knew_does_not_outlive_its_removal() {
 }
 
 #[tokio::test]
+async fn what_happens_beside_the_mount_moves_its_position_too() {
+    let mount = Mount::empty();
+    let watch = mount.fs.watch_from_here().await.unwrap();
+    // Below no directory: the mount shows nothing of it.
+    put(&mount.memory, "beside", "x").await;
+    let moved = async {
+        while mount.fs.coherence.position() < mount.memory.current() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        error = mount.fs.follow(watch) => panic!("{error}"),
+        moved = tokio::time::timeout(Duration::from_secs(60), moved) => moved.expect("progress"),
+    }
+}
+
+#[tokio::test]
 async fn content_that_changed_while_it_was_read_is_not_kept() {
     let mount = Mount::empty();
     put(&mount.memory, "/f", "old").await;
