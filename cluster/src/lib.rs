@@ -16,6 +16,7 @@ mod data_dir;
 mod fields;
 pub mod grpc;
 mod housekeeping;
+pub mod inspect;
 mod lease_clock;
 mod local;
 pub mod log;

@@ -6,9 +6,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, log::LogArgs,
-    ls::LsArgs, put::PutArgs, restore::RestoreArgs, snapshot::SnapshotArgs, status::StatusArgs,
-    umount::UmountArgs, up::UpArgs,
+    completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, inspect::InspectArgs,
+    log::LogArgs, ls::LsArgs, put::PutArgs, restore::RestoreArgs, snapshot::SnapshotArgs,
+    status::StatusArgs, umount::UmountArgs, up::UpArgs,
 };
 
 const HELP: &str = "\
@@ -24,7 +24,7 @@ Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
   diff A..B PATH          what changed between two revisions (unified)
   restore PATH --to N|T   make PATH what it was, in one transaction
   status [DIR]            the node: sizes, process    completion SHELL
-  snapshot save FILE      back everything up (restore FILE --data-dir D: back again)
+  snapshot save|restore   back up into a file     inspect DATA-DIR look inside
 
 A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
 N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
@@ -91,6 +91,7 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     Status(StatusArgs),
     Snapshot(SnapshotArgs),
+    Inspect(InspectArgs),
     Completion(CompletionArgs),
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod del;
 pub(crate) mod diff;
 pub(crate) mod get;
+pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod put;

@@ -58,6 +58,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Completion(args) => commands::completion::run(&args, &mut output)?,
         Command::Umount(args) => commands::umount::run(&args, &mut output)?,
+        Command::Inspect(args) => commands::inspect::run(&args, &mut output)?,
         client => run_client(client, &globals, &mut output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -77,7 +78,7 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Restore(args) => commands::restore::run(args, globals, output).await,
             Command::Status(args) => commands::status::run(args, globals, output).await,
             Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
-            Command::Up(_) | Command::Umount(_) | Command::Completion(_) => {
+            Command::Up(_) | Command::Umount(_) | Command::Inspect(_) | Command::Completion(_) => {
                 unreachable!("they are no clients")
             }
         }

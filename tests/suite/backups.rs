@@ -78,3 +78,41 @@ fn killing_a_save_leaves_neither_a_file_nor_a_piece_of_one() {
     mount.ok("revfs snapshot save $SCRATCH/saves/old; revfs snapshot status $SCRATCH/saves/old");
     assert!(!mount.data().join("backup.tmp").exists());
 }
+
+#[test]
+fn inspect_counts_and_checks_a_stopped_node_and_refuses_a_running_one() {
+    let mut mount = Mount::up();
+    mount.ok("mkdir app; echo one > app/a; echo two > app/b; rm app/b; revfs snapshot save $SCRATCH/saved");
+    let data = mount.data().display().to_string();
+    let outside = mount.shell();
+    let refused = outside.run(&format!("cd /; revfs inspect {data}"));
+    assert_eq!(refused.code(), Some(3));
+    let said =
+        outside.run(&format!("cd /; revfs inspect {data}")).fails_saying("is in use by process");
+    assert!(said.contains("revfs snapshot save"), "{said}");
+    mount.stop();
+    let said = outside.run(&format!("cd /; revfs inspect {data} --check")).ok();
+    assert!(said.contains("/app/") && said.contains("0 violations"), "{said}");
+    let said = outside.run("cd /; revfs inspect $SCRATCH/saved --check --json").ok();
+    let said: serde_json::Value = serde_json::from_str(&said).expect("a JSON document");
+    assert_eq!(said["violations"], serde_json::json!([]));
+    assert_eq!(said["format_version"], 1);
+    mount.start();
+    assert_eq!(mount.ok("cat app/a"), "one");
+}
+
+#[test]
+fn inspect_reports_damage_with_exit_code_1() {
+    let mut mount = Mount::up();
+    mount.ok("for i in $(seq 50); do echo $i > f$i; done");
+    mount.stop();
+    let store = mount.data().join("store-1/data.mdb");
+    let mut bytes = std::fs::read(&store).expect("the store has a file");
+    let at = bytes.windows(5).position(|window| window == b"/f17\0").expect("a key lies in it");
+    bytes[at + 20] ^= 1;
+    std::fs::write(&store, bytes).expect("it can be written");
+    let line = format!("cd /; revfs inspect {} --check", mount.data().display());
+    let said = mount.shell().run(&line).fails_saying("data.mdb is corrupt at byte");
+    assert!(said.contains("/f17"), "{said}");
+    assert_eq!(mount.shell().run(&line).code(), Some(1));
+}

@@ -10,6 +10,7 @@ mod format;
 mod format_1;
 mod garbage;
 mod hash;
+mod inspect;
 mod model;
 mod order;
 mod random;
