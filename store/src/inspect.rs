@@ -34,6 +34,11 @@ const PREFIXES_MAX: usize = 10_000;
 /// Progress is told after so many rows.
 const ROWS_PER_PROGRESS: u64 = 10_000;
 
+/// A row and its value.
+type Found<'i> = (&'i [u8], &'i [u8]);
+
+type EachRow<'e> = &'e mut dyn FnMut(&[u8], &[u8]) -> Result<(), RowError>;
+
 /// Something that does not agree with the rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -186,7 +191,7 @@ impl Inspector {
         &self,
         tree: Tree,
         progress: OnProgress<'_>,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), RowError>,
+        each: EachRow<'_>,
     ) -> Result<Result<(), RowError>, OpenError> {
         let rows = self.environment.rows(tree);
         let total = rows.len(&self.snapshot).map_err(|error| self.lmdb(&error))?;
@@ -254,7 +259,7 @@ impl Inspector {
         tree: Tree,
         from: &[u8],
         prefix: &[u8],
-    ) -> Result<Option<(&'i [u8], &'i [u8])>, OpenError> {
+    ) -> Result<Option<Found<'i>>, OpenError> {
         let rows = self.environment.rows(tree);
         let found = rows.get_greater_than_or_equal_to(&self.snapshot, from);
         let found = found.map_err(|error| self.lmdb(&error))?;
