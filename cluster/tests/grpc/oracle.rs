@@ -11,6 +11,7 @@ mod same;
 
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
+use revfs_api::wire::etcdserverpb::lease_client::LeaseClient;
 use revfs_api::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -24,6 +25,7 @@ const VECTORS: [u32; 5] = [1_084_519_789, 3_305_255_506, 3_581_052_765, 846_839_
 
 struct Client {
     kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
 }
 
@@ -31,7 +33,11 @@ impl Client {
     async fn new(address: &str) -> Self {
         let channel = Channel::from_shared(format!("http://{address}")).expect("an address");
         let channel = channel.connect().await.expect("it answers");
-        Self { kv: KvClient::new(channel.clone()), maintenance: MaintenanceClient::new(channel) }
+        Self {
+            kv: KvClient::new(channel.clone()),
+            lease: LeaseClient::new(channel.clone()),
+            maintenance: MaintenanceClient::new(channel),
+        }
     }
 
     async fn send(&mut self, request: Request) -> Result<Answer, Status> {
@@ -45,6 +51,22 @@ impl Client {
             Request::Compact(revision) => {
                 let request = pb::CompactionRequest { revision, physical: true };
                 Answer::Compact(self.kv.compact(request).await?.into_inner())
+            }
+            Request::Grant(id) => {
+                let request = pb::LeaseGrantRequest { id, ttl: requests::LEASE_SECONDS };
+                Answer::Grant(self.lease.lease_grant(request).await?.into_inner())
+            }
+            Request::Revoke(id) => {
+                let request = pb::LeaseRevokeRequest { id };
+                Answer::Revoke(self.lease.lease_revoke(request).await?.into_inner())
+            }
+            Request::LeaseKeys(id) => {
+                let request = pb::LeaseTimeToLiveRequest { id, keys: true };
+                Answer::LeaseKeys(self.lease.lease_time_to_live(request).await?.into_inner())
+            }
+            Request::Leases => {
+                let request = pb::LeaseLeasesRequest {};
+                Answer::Leases(self.lease.lease_leases(request).await?.into_inner())
             }
             Request::Hash(revision) => {
                 let request = pb::HashKvRequest { revision };
@@ -61,6 +83,10 @@ enum Answer {
     Range(pb::RangeResponse),
     Txn(pb::TxnResponse),
     Compact(pb::CompactionResponse),
+    Grant(pb::LeaseGrantResponse),
+    Revoke(pb::LeaseRevokeResponse),
+    LeaseKeys(pb::LeaseTimeToLiveResponse),
+    Leases(pb::LeaseLeasesResponse),
     Hash(pb::HashKvResponse),
 }
 
@@ -115,6 +141,10 @@ async fn a_node_answers_as_etcd_does() {
             let request = requests::range(&mut random, compacted, current);
             drop(both.ask(Request::Range(request)).await);
         }
+        for lease in requests::LEASES {
+            both.ask(Request::LeaseKeys(lease)).await.expect("of any lease");
+        }
+        both.ask(Request::Leases).await.expect("a list");
         both.hash().await;
         let revision = requests::revision(&mut random, compacted, current);
         if revision != compacted {

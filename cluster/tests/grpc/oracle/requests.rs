@@ -43,6 +43,10 @@ pub(super) enum Request {
     Range(pb::RangeRequest),
     Txn(pb::TxnRequest),
     Compact(i64),
+    Grant(i64),
+    Revoke(i64),
+    LeaseKeys(i64),
+    Leases,
     Hash(i64),
 }
 
@@ -58,7 +62,7 @@ pub(super) fn seed() -> u64 {
 }
 
 pub(super) fn steps() -> usize {
-    std::env::var("REVFS_STEPS").map_or(600, |steps| steps.parse().expect("a number of steps"))
+    std::env::var("REVFS_STEPS").map_or(400, |steps| steps.parse().expect("a number of steps"))
 }
 
 const KEYS: [&[u8]; 14] = [
@@ -78,6 +82,10 @@ const KEYS: [&[u8]; 14] = [
     b"foo0",
 ];
 const VALUES: [&[u8]; 5] = [b"", b"1", b"2", b"\x00\xff", b"a longer value than the others"];
+
+/// Leases that are granted and revoked; none expires while a test runs.
+pub(super) const LEASES: [i64; 4] = [1, 2, -5, 77];
+pub(super) const LEASE_SECONDS: i64 = 1_000_000;
 
 fn key(r: &mut Random) -> Bytes {
     Bytes::from_static(r.pick(&KEYS))
@@ -164,7 +172,7 @@ fn put(r: &mut Random) -> pb::PutRequest {
         value: if ignore_value && !says_twice { Bytes::new() } else { value(r) },
         // A lease that does not exist. With a key that does not exist either, etcd names one or the
         // other, depending on whether the put is in a transaction.
-        lease: if !ignore_value && r.one_in(60) { 77 } else { 0 },
+        lease: if !ignore_value && r.one_in(4) { r.pick(&LEASES) } else { 0 },
         prev_kv: r.one_in(3),
         ignore_value,
         ignore_lease,
@@ -195,7 +203,7 @@ fn compare(r: &mut Random, current: i64) -> pb::Compare {
         1 => TargetUnion::CreateRevision(number),
         2 => TargetUnion::ModRevision(number),
         3 => TargetUnion::Value(value(r)),
-        _ => TargetUnion::Lease(r.below(2)),
+        _ => TargetUnion::Lease(if r.one_in(2) { r.pick(&LEASES) } else { 0 }),
     };
     let target_union = if r.one_in(20) { None } else { Some(union) };
     pb::Compare { result: r.pick(&[0, 1, 2, 3]), target, key, range_end, target_union }
@@ -234,8 +242,10 @@ fn txn(r: &mut Random, compacted: i64, current: i64, depth: i64) -> pb::TxnReque
 pub(super) fn change(r: &mut Random, compacted: i64, current: i64) -> Request {
     match r.below(40) {
         0 => Request::Compact(revision(r, compacted, current)),
-        1..14 => Request::Put(put(r)),
-        14..20 => Request::Delete(delete(r, false)),
+        1..4 => Request::Grant(r.pick(&LEASES)),
+        4 => Request::Revoke(r.pick(&LEASES)),
+        5..16 => Request::Put(put(r)),
+        16..21 => Request::Delete(delete(r, false)),
         _ => loop {
             let txn = txn(r, compacted, current, 1);
             if !is_overlooked(&txn) {

@@ -45,6 +45,10 @@ pub(super) fn revision(answer: &Answer) -> i64 {
         Answer::Txn(txn) => &txn.header,
         Answer::Compact(compact) => &compact.header,
         Answer::Hash(hash) => &hash.header,
+        Answer::Grant(grant) => &grant.header,
+        Answer::Revoke(revoke) => &revoke.header,
+        Answer::LeaseKeys(keys) => &keys.header,
+        Answer::Leases(leases) => &leases.header,
     };
     header.as_ref().expect("every answer has a header").revision
 }
@@ -58,6 +62,18 @@ fn bare(answer: &Answer) -> Answer {
         Answer::Range(range) => range.header = None,
         Answer::Txn(txn) => txn.header = None,
         Answer::Compact(compact) => compact.header = None,
+        Answer::Grant(grant) => grant.header = None,
+        Answer::Revoke(revoke) => revoke.header = None,
+        Answer::LeaseKeys(keys) => {
+            keys.header = None;
+            // What is left differs by the time between the two answers.
+            keys.ttl = keys.ttl.signum();
+            keys.keys.sort();
+        }
+        Answer::Leases(leases) => {
+            leases.header = None;
+            leases.leases.sort_by_key(|lease| lease.id);
+        }
         Answer::Hash(hash) => (hash.header, hash.hash_revision) = (None, 0),
     }
     answer
