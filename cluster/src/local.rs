@@ -10,6 +10,7 @@ use revfs_api::keyspace::{
     KvHash, LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time,
     Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
+use revfs_api::reservations::Reservations;
 use revfs_store::types::Author;
 use revfs_store::{Body, Done, Outcome, ReadError, Store, WatchRequest};
 use tokio::sync::{Semaphore, watch};
@@ -30,6 +31,7 @@ pub struct Local {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) reservations: Arc<Reservations>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
     pub(crate) stop: watch::Receiver<bool>,
@@ -92,6 +94,10 @@ impl Local {
 impl KeySpace for Local {
     fn capabilities(&self) -> Capabilities {
         Capabilities { stamps: true, bulk: true, value_bytes_max: VALUE_BYTES_MAX }
+    }
+
+    fn reservations(&self) -> Option<Arc<Reservations>> {
+        Some(Arc::clone(&self.reservations))
     }
 
     async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {

@@ -83,6 +83,7 @@ impl Node {
             store,
             proposer: Arc::clone(&proposer),
             leases,
+            reservations: Arc::default(),
             identity,
             endpoint,
             stop: stopped,

@@ -288,6 +288,7 @@ impl Filesystem {
             state.generation += 1;
             let was_unborn = state.life.is_unborn();
             state.is_private |= was_unborn;
+            state.reservation = None;
             (state.staged.take(), was_unborn)
         };
         tracing::warn!(key = %key.escape_ascii(), ?errno, "commit refused");

@@ -20,6 +20,7 @@ use crate::coherence::Coherence;
 use crate::commit::Writing;
 use crate::errno::errno;
 use crate::handle::HandleTable;
+use crate::mount_lease::MountLease;
 use crate::node::Node;
 use crate::node_table::NodeTable;
 use crate::notices::Notices;
@@ -113,6 +114,8 @@ pub struct Filesystem {
     pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
     /// What the operations that change something share.
     pub(crate) writing: Writing,
+    /// On which hangs what this mount holds in the store.
+    pub(crate) lease: MountLease,
     /// To the thread that tells the kernel to forget.
     pub(crate) notices: Notices,
     /// How far the kernel has been told of changes made elsewhere.
@@ -147,6 +150,7 @@ impl Filesystem {
             unborn: Mutex::default(),
             writing: Writing::new(options.staged_bytes_max),
             coherence: Coherence::default(),
+            lease: MountLease::new(Arc::clone(&keys)),
             sequence: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             keys,

@@ -2,12 +2,13 @@
 //!
 //! It keeps every version of every key ([`state`]), applies a transaction to a copy of what it
 //! touches ([`transaction`]), and lets a watch re-read the history from its own position ([`watch`]).
-//! A compaction hides what lies below it and frees nothing. There are no leases: any id may be
-//! attached to a key and none expires.
+//! A compaction hides what lies below it and frees nothing. A lease ends when it is revoked, never by
+//! time.
 //!
 //! Time stands still until a test moves it. A test may also make the next calls fail, before or after
-//! they took effect, hold answers back, and end all watches.
+//! they took effect, hold answers back, end all watches, and have mounts reserve names in the store.
 
+mod leases;
 mod state;
 mod transaction;
 mod watch;
@@ -19,10 +20,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use revfs_api::keyspace::{
-    Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace, Origin,
-    Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
-    Version, Watch,
+    Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
+    LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
+    TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
+use revfs_api::reservations::Reservations;
 use tokio::sync::oneshot;
 use tokio::sync::watch::Sender;
 
@@ -44,11 +46,13 @@ pub struct Memory {
     /// Told after each change of the state. Counts how often the watches were ended.
     ended: Sender<u64>,
     seams: Mutex<Seams>,
+    reservations: Arc<Reservations>,
 }
 
 /// What a test sets.
 struct Seams {
     clock: Time,
+    shares_reservations: bool,
     txn_keys_max: usize,
     txn_failures: VecDeque<(FailureMoment, Error)>,
     read_failures: VecDeque<Error>,
@@ -70,6 +74,7 @@ impl Default for Memory {
     fn default() -> Self {
         let seams = Seams {
             clock: START,
+            shares_reservations: true,
             txn_keys_max: TXN_KEYS_MAX,
             txn_failures: VecDeque::new(),
             read_failures: VecDeque::new(),
@@ -77,7 +82,12 @@ impl Default for Memory {
             held_answers: VecDeque::new(),
             held_reads: VecDeque::new(),
         };
-        Self { state: Arc::default(), ended: Sender::new(0), seams: Mutex::new(seams) }
+        Self {
+            state: Arc::default(),
+            ended: Sender::new(0),
+            seams: Mutex::new(seams),
+            reservations: Arc::default(),
+        }
     }
 }
 
@@ -144,6 +154,11 @@ impl Memory {
         release
     }
 
+    /// From now on offers no table of reservations, like a backend with mounts of other processes.
+    pub fn share_no_reservations(&self) {
+        self.seams.lock().shares_reservations = false;
+    }
+
     /// Ends every open watch with [`Error::Unavailable`], as a lost stream does.
     pub fn end_watches(&self) {
         self.ended.send_modify(|times| *times += 1);
@@ -154,6 +169,40 @@ impl Memory {
 impl KeySpace for Memory {
     fn capabilities(&self) -> Capabilities {
         Capabilities { stamps: true, bulk: true, value_bytes_max: VALUE_BYTES_MAX }
+    }
+
+    fn reservations(&self) -> Option<Arc<Reservations>> {
+        self.seams.lock().shares_reservations.then(|| Arc::clone(&self.reservations))
+    }
+
+    async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        Ok((self.state.lock().grant(id, ttl_seconds)?, ttl_seconds))
+    }
+
+    async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
+        Ok(self.state.lock().lease(id))
+    }
+
+    async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
+        let clock = self.seams.lock().clock;
+        self.state.lock().revoke(id, clock)?;
+        self.ended.send_modify(|_| {});
+        Ok(())
+    }
+
+    async fn lease_time_to_live(&self, id: LeaseId, with_keys: bool) -> Result<Option<LeaseState>> {
+        let state = self.state.lock();
+        let keys = if with_keys { state.lease_keys(id) } else { Vec::new() };
+        Ok(state.lease(id).map(|ttl| LeaseState {
+            id,
+            granted_seconds: ttl,
+            remaining_seconds: ttl,
+            keys,
+        }))
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        Ok(self.state.lock().leases())
     }
 
     async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {

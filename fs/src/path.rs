@@ -247,6 +247,22 @@ pub fn escaped_bytes(key: &[u8]) -> usize {
     key.len() + key.iter().filter(|&&byte| byte <= 1).count()
 }
 
+/// Below this lie the reservations of names (`reservation`), in the order of the keys reserved.
+const RESERVATION_PREFIX: &[u8] = b"\0revfs/r";
+
+/// The reservation of a key that is being created.
+#[must_use]
+pub fn reservation_key(key: &[u8]) -> Bytes {
+    [RESERVATION_PREFIX, key].concat().into()
+}
+
+/// Exists once a mount has reserved in the store. No key of the file system is empty, so it is no
+/// reservation.
+#[must_use]
+pub fn in_store_key() -> Bytes {
+    Bytes::from_static(RESERVATION_PREFIX)
+}
+
 /// Refuses a key whose escaped length is over `max` ([`CREATED_KEY_BYTES_MAX`] for what the file
 /// system is about to create).
 ///

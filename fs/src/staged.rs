@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use revfs_api::keyspace::{KeyValue, Revision, Time};
+use revfs_api::keyspace::{KeyValue, LeaseId, Revision, Time};
 
 use crate::attributes::Attributes;
 use crate::budget::{Charge, OverBudget};
+use crate::reservation::Reservation;
 
 /// A file's content as the store holds it, kept while a handle is open.
 #[derive(Clone, Debug)]
@@ -74,6 +75,8 @@ pub struct FileState {
     /// Counts how often the content became another one than what may just be on its way here.
     pub(crate) content_changes: u64,
     pub staged: Option<Staged>,
+    /// Of the name of an unborn file that must be new.
+    pub(crate) reservation: Option<Reservation>,
     /// Unlinked or replaced through this mount: what is staged is for its open handles only.
     pub is_private: bool,
     /// The kernel holds pages of a content that was refused, or lacks what others appended. Until it
@@ -142,6 +145,8 @@ impl Basis {
 pub(crate) struct Creation {
     /// O_EXCL: the name must not have been taken meanwhile.
     pub is_exclusive: bool,
+    /// The lease of the reservation that the store has of its name; 0 if it has none.
+    pub reserved: LeaseId,
     /// Opened with O_TRUNC: if the file is gone, its name may be created again.
     pub may_repeat: bool,
     /// The directory has a marker, so its absence means that the directory was removed.
@@ -241,6 +246,14 @@ impl FileState {
         self.writers == 0 && self.staged.is_some() && !self.is_private
     }
 
+    /// Gives up the name that it was to be born under. It may still be born, if the name is free then.
+    pub(crate) fn give_up_name(&mut self) {
+        self.reservation = None;
+        if let Some(staged) = &mut self.staged {
+            staged.creation.reserved = LeaseId::default();
+        }
+    }
+
     /// Content read before now is not to be kept.
     pub(crate) fn drop_content(&mut self) {
         self.content = None;
@@ -285,6 +298,9 @@ impl FileState {
     /// Takes note that `draft` is in the store. Returns whether something is still staged.
     pub(crate) fn settle(&mut self, draft: &Draft, committed: &Committed) -> bool {
         self.life = Life::of(&committed.kv);
+        if let Some(reservation) = self.reservation.take() {
+            reservation.fulfil();
+        }
         self.drop_content();
         let bytes = Bytes::from_owner(SharedBytes(Arc::clone(&draft.bytes)));
         self.content = (!committed.has_foreign_bytes).then(|| Content {
@@ -318,6 +334,7 @@ impl FileState {
         };
         staged.stored = Some(draft.attributes.clone());
         staged.creation.is_exclusive = false;
+        staged.creation.reserved = LeaseId::default();
         staged.uncertain = None;
         let done = draft.steps.len().min(staged.steps.len());
         staged.steps.drain(..done);

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backup::Backup;
+use crate::reservations::Reservations;
 
 mod range;
 
@@ -580,6 +581,12 @@ pub trait Watch: Send {
 #[async_trait]
 pub trait KeySpace: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
+
+    /// Names under creation, shared by all mounts of this key space: only if all of them are in this
+    /// process and use this object.
+    fn reservations(&self) -> Option<Arc<Reservations>> {
+        None
+    }
 
     /// Answers all questions from one view: at `revision`, or the current state for
     /// [`Revision::NONE`].

@@ -13,6 +13,7 @@ pub mod backup;
 pub mod client;
 pub mod convert;
 pub mod keyspace;
+pub mod reservations;
 pub mod socket_path;
 pub mod status;
 pub mod wire;

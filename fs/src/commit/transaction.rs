@@ -13,7 +13,8 @@ use revfs_api::keyspace::{
 };
 
 use crate::attributes::{Attributes, Defaults, record_key};
-use crate::path::DirectoryKey;
+use crate::path::{DirectoryKey, reservation_key};
+use crate::reservation::{is_not_reserved, is_reserved_by};
 use crate::staged::{Basis, Creation, Draft, Life};
 
 /// What a transaction needs to know of the place where it creates or finds a key.
@@ -37,6 +38,13 @@ impl Site<'_> {
             Compare::absent(parent.child_directory(&component).range()),
         ];
         compares.extend(self.parent_compares(creation));
+        if creation.is_exclusive {
+            // Its own, or nobody's.
+            compares.push(match creation.reserved {
+                LeaseId(0) => is_not_reserved(self.key),
+                lease => is_reserved_by(self.key, lease),
+            });
+        }
         compares
     }
 
@@ -71,6 +79,7 @@ impl Site<'_> {
             first_key(KeyRange::Key(parent.value_key().unwrap_or_default())),
             first_key(parent.range()),
             first_key(KeyRange::Key(parent.as_bytes().clone())),
+            first_key(KeyRange::Key(reservation_key(self.key))),
         ]
     }
 
@@ -94,6 +103,9 @@ impl Site<'_> {
         if draft.life.is_unborn() {
             compares.extend(self.creation_compares(draft.creation));
             success.push(Op::put(self.key.clone(), draft.value()));
+            if draft.creation.reserved != LeaseId::default() {
+                success.push(Op::delete(reservation_key(self.key)));
+            }
         } else {
             compares.extend(self.life_compares(draft));
             success.push(self.content_op(draft));
@@ -178,6 +190,8 @@ pub(crate) struct Surroundings {
     pub parent_value: bool,
     pub parent_exists: bool,
     pub parent_marker: bool,
+    /// The lease of the name's reservation, if it has one.
+    pub reserved: Option<LeaseId>,
 }
 
 /// What to do after a compare did not hold.
@@ -205,12 +219,13 @@ impl Surroundings {
             parent_value: first(2).is_some(),
             parent_exists: site.parent() == *site.root || first(3).is_some(),
             parent_marker: first(4).is_some(),
+            reserved: first(5).map(|kv| kv.lease),
         }
     }
 
     /// Why nothing can be created here; `None` if the place is free.
     pub(crate) fn creation_errno(&self) -> Option<Errno> {
-        if self.kv.is_some() || self.has_children {
+        if self.kv.is_some() || self.has_children || self.reserved.is_some() {
             return Some(Errno::EEXIST);
         }
         self.parent_errno()
@@ -226,7 +241,17 @@ impl Surroundings {
 
     /// What is now known of the place, for the next attempt.
     pub(crate) fn creation(&self, before: Creation) -> Creation {
-        Creation { parent_marker: self.parent_marker, parent_value: self.parent_value, ..before }
+        Creation {
+            parent_marker: self.parent_marker,
+            parent_value: self.parent_value,
+            reserved: self.reserved.filter(|&lease| lease == before.reserved).unwrap_or_default(),
+            ..before
+        }
+    }
+
+    /// Another has reserved the name that this creation must be the first to have.
+    fn is_reserved_by_another(&self, creation: Creation) -> bool {
+        creation.is_exclusive && self.reserved.is_some_and(|lease| lease != creation.reserved)
     }
 
     pub(crate) fn judge(&self, draft: &Draft) -> Verdict {
@@ -238,6 +263,7 @@ impl Surroundings {
         match (&self.kv, draft.basis) {
             // Whoever asked for a new file was told that it is new.
             (Some(_), _) if draft.creation.is_exclusive => Verdict::Refused(Errno::ESTALE),
+            _ if self.is_reserved_by_another(draft.creation) => Verdict::Refused(Errno::ESTALE),
             (Some(_), Basis::Change { .. }) => Verdict::Refused(Errno::ESTALE),
             (Some(kv), basis) => Verdict::Again { life: Life::of(kv), creation, basis },
             (None, _) if self.has_children => Verdict::Refused(Errno::EISDIR),

@@ -14,8 +14,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 use revfs_api::keyspace::{
     Answer, Author, ChangeKind, ChangesAnswer, ChangesRequest, DirectoryAnswer, Error, Event,
-    HistoryRequest, KeyRange, KeyValue, ListAnswer, ListEntry, ListRead, Origin, RangeAnswer,
-    RangeRead, Read, Result, Revision, RevisionEvents, Stamp, Time, Version,
+    HistoryRequest, KeyRange, KeyValue, LeaseId, ListAnswer, ListEntry, ListRead, Origin,
+    RangeAnswer, RangeRead, Read, Result, Revision, RevisionEvents, Stamp, Time, Version,
 };
 
 use directories::Directories;
@@ -37,6 +37,10 @@ pub(super) struct State {
     changed: Vec<Vec<Bytes>>,
     /// `None` before the first compaction: revision 0 may be compacted, once.
     compacted: Option<Revision>,
+    /// The last number given to a lease.
+    pub(super) last_lease: i64,
+    /// Seconds granted.
+    pub(super) leases: BTreeMap<LeaseId, i64>,
 }
 
 impl Default for State {
@@ -47,6 +51,8 @@ impl Default for State {
             stamps: vec![Stamp { revision: Revision(1), ..Stamp::default() }],
             changed: vec![Vec::new()],
             compacted: None,
+            last_lease: 0,
+            leases: BTreeMap::new(),
         }
     }
 }

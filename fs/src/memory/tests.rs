@@ -251,6 +251,7 @@ fn a_refused_transaction_leaves_nothing_behind() {
 #[test]
 fn append_adds_to_what_is_there_and_keeps_the_lease() {
     let memory = Memory::new();
+    now(memory.lease_grant(LeaseId(7), 60)).unwrap();
     let append = |value: &'static str| Op::Append { key: "/log".into(), value: value.into() };
     assert_eq!(done(&memory, append("one\n")), OpAnswer::Append { value_bytes: 4 });
     let lease = Op::Put {
@@ -420,4 +421,32 @@ fn a_range_is_cut_and_counted() {
     assert_eq!(ask(span("/a", "/c"), 0, false, false), (2, 2, false));
     assert_eq!(ask(span("/c", "/a"), 0, false, false), (0, 0, false));
     assert_eq!(ask(span("/c", "/c"), 0, false, false), (0, 0, false));
+}
+
+#[test]
+fn a_lease_takes_its_keys_with_it_when_it_is_revoked() {
+    let memory = Memory::new();
+    let on_lease = |key: &'static str| Op::Put {
+        key: key.into(),
+        value: Bytes::new(),
+        lease: LeaseId(5),
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    };
+    let refused = do_all(&memory, vec![on_lease("/a")]).unwrap_err();
+    assert_eq!(refused.to_string(), "requested lease not found");
+    now(memory.lease_grant(LeaseId(5), 60)).unwrap();
+    assert!(now(memory.lease_grant(LeaseId(5), 60)).is_err());
+    done(&memory, on_lease("/b"));
+    done(&memory, on_lease("/a"));
+    put(&memory, "/c", "");
+    let found = now(memory.lease_time_to_live(LeaseId(5), true)).unwrap().unwrap();
+    assert_eq!(found.keys, ["/a", "/b"]);
+    let before = memory.current();
+    now(memory.lease_revoke(LeaseId(5))).unwrap();
+    assert_eq!(memory.current(), before.next());
+    assert!(get(&memory, "/a").is_none() && get(&memory, "/c").is_some());
+    assert_eq!(now(memory.lease_keep_alive(LeaseId(5))).unwrap(), None);
+    assert!(now(memory.lease_revoke(LeaseId(5))).is_err());
 }

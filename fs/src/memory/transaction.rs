@@ -88,6 +88,9 @@ impl<'a> Transaction<'a> {
                 let kept = old.as_ref();
                 let value = kept.filter(|_| *ignore_value).map_or(value, |old| &old.value).clone();
                 let lease = kept.filter(|_| *ignore_lease).map_or(*lease, |old| old.lease);
+                if !self.has_lease(lease) {
+                    return Err(invalid("requested lease not found"));
+                }
                 self.put(key, value, lease)?;
                 OpAnswer::Put { prev_kv: old.filter(|_| *prev_kv) }
             }
@@ -115,6 +118,10 @@ impl<'a> Transaction<'a> {
             }
             Op::Restore { range, revision } => self.restore(range, *revision)?,
         })
+    }
+
+    fn has_lease(&self, lease: LeaseId) -> bool {
+        lease == LeaseId(0) || self.state.lease(lease).is_some()
     }
 
     fn append(&mut self, key: &Bytes, value: &Bytes) -> Result<u64> {
@@ -193,7 +200,9 @@ impl<'a> Transaction<'a> {
             let own = now.remove(&old.key);
             if !own.as_ref().is_some_and(|own| is_same_file(own, old)) {
                 let life = own.map(|own| (own.create_revision, own.version));
-                self.store(&old.key, old.clone(), life)?;
+                let lease = Some(old.lease).filter(|&lease| self.has_lease(lease));
+                let old = KeyValue { lease: lease.unwrap_or_default(), ..old.clone() };
+                self.store(&old.key.clone(), old, life)?;
                 put += 1;
             }
         }

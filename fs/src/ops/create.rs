@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fuser::{Errno, FileType};
-use revfs_api::keyspace::{Answer as KeyAnswer, Op, Read, Revision, Txn};
+use revfs_api::keyspace::{Answer as KeyAnswer, Error, Op, Read, Revision, Txn};
+use revfs_api::reservations::ReservedName;
 
 use crate::attributes::{Attributes, Kind, Record, in_force_of_directory, record_key};
 use crate::budget::{Charge, OverBudget};
@@ -21,7 +22,11 @@ use crate::filesystem::{Answer, Caller, Filesystem, Found};
 use crate::node::{Node, Place, Tree};
 use crate::note::Operation;
 use crate::ops::Opened;
-use crate::path::{CREATED_KEY_BYTES_MAX, DirectoryKey, Name, check_key, decode_name};
+use crate::path::{
+    CREATED_KEY_BYTES_MAX, DirectoryKey, Name, check_key, decode_name, in_store_key,
+    reservation_key,
+};
+use crate::reservation::{Reservation, announce, reserve};
 use crate::resolve::Subject;
 use crate::staged::{Creation, Staged};
 
@@ -37,6 +42,10 @@ struct Room {
     key: Bytes,
     parent: Attributes,
     creation: Creation,
+    /// Another mount has promised the name to a file of its own.
+    is_reserved: bool,
+    /// Mounts reserve in the store.
+    reserves_in_store: bool,
 }
 
 /// What stands at a name where something new is to be made.
@@ -62,6 +71,8 @@ impl Filesystem {
         flags: i32,
     ) -> Answer<(Found, Opened)> {
         let is_exclusive = flags & libc::O_EXCL != 0;
+        // Before the look whether the name is free: who is here first is the one to find it free.
+        let here = if is_exclusive { Some(self.take_name_here(parent, name)?) } else { None };
         let room = match self.spot(parent, name).await {
             Ok(Spot::Free(room)) => room,
             // A directory.
@@ -74,7 +85,11 @@ impl Filesystem {
         let attributes = self.attributes_of_new(caller, &room, Kind::File, mode);
         let creation =
             Creation { is_exclusive, may_repeat: flags & libc::O_TRUNC != 0, ..room.creation };
-        let node = self.unborn_file(&room, attributes, creation)?;
+        let reservation = match here {
+            Some(here) => Some(self.reserve(caller, &room, here?).await?),
+            None => None,
+        };
+        let node = self.unborn_file(&room, attributes, creation, reservation)?;
         let opened = self.opened(Arc::clone(&node), caller, flags | libc::O_WRONLY);
         Ok((self.found_unborn(node)?, opened))
     }
@@ -84,8 +99,10 @@ impl Filesystem {
         &self,
         room: &Room,
         attributes: Attributes,
-        creation: Creation,
+        mut creation: Creation,
+        reservation: Option<Reservation>,
     ) -> Answer<Arc<Node>> {
+        creation.reserved = reservation.as_ref().map(Reservation::lease).unwrap_or_default();
         let charge = Charge::new(&self.writing.budget, 0);
         let charge = charge.map_err(|OverBudget| Errno::ENOSPC)?;
         let mut unborn = self.unborn.lock();
@@ -94,9 +111,53 @@ impl Filesystem {
             return Err(if creation.is_exclusive { Errno::EEXIST } else { Errno::ESTALE });
         }
         let node = self.node_of_unborn(&room.key, FileType::RegularFile);
-        node.file.lock().stage(Staged::new_file(attributes, creation, charge, now()));
+        let mut state = node.file.lock();
+        state.stage(Staged::new_file(attributes, creation, charge, now()));
+        state.reservation = reservation;
+        drop(state);
         unborn.insert(place, Arc::clone(&node));
         Ok(node)
+    }
+
+    /// Takes a name in the table that the mounts of this process share; inside, whether it is free.
+    fn take_name_here(&self, parent: u64, name: &OsStr) -> Answer<Answer<Option<ReservedName>>> {
+        let key = self.live_directory(parent)?.child_key(&new_component(name)?);
+        Ok(self.take_here(&key))
+    }
+
+    /// Keeps the name of a file that is to be created exclusively until its first commit.
+    async fn reserve(
+        &self,
+        caller: Caller,
+        room: &Room,
+        here: Option<ReservedName>,
+    ) -> Answer<Reservation> {
+        if here.is_some() && !room.reserves_in_store {
+            return if room.is_reserved { Err(Errno::EEXIST) } else { Ok(Reservation::here(here)) };
+        }
+        for is_last in [false, true] {
+            let lease = match self.lease.id().await {
+                Ok(lease) => lease,
+                // The first commit finds out whether the name was taken.
+                Err(Error::Unsupported(_)) => break,
+                Err(error) => return Err(errno(&error)),
+            };
+            let (ops, note) =
+                (vec![reserve(&room.key, lease)], Operation::Create(room.key.clone()));
+            let made = self.make_unheld(caller, room, ops, note).await;
+            if made == Err(Errno::EEXIST) {
+                return Err(Errno::EEXIST);
+            }
+            let keys = Arc::clone(&self.keys);
+            let reservation = Reservation::in_store(keys, room.key.clone(), lease);
+            let Err(errno) = made else { return Ok(reservation.with(here)) };
+            // It may have been made all the same.
+            drop(reservation);
+            if is_last || !self.lease.is_lost(lease).await {
+                return Err(errno);
+            }
+        }
+        Ok(Reservation::here(here))
     }
 
     /// Makes a directory.
@@ -180,9 +241,29 @@ impl Filesystem {
         ops: Vec<Op>,
         operation: Operation,
     ) -> Answer<()> {
+        let here = self.take_here(&room.key)?;
+        let made = self.make_unheld(caller, room, ops, operation).await;
+        drop(here);
+        made
+    }
+
+    /// [`Self::make`], by a caller that holds the name where the mounts of this process share it.
+    async fn make_unheld(
+        &self,
+        caller: Caller,
+        room: &Room,
+        mut ops: Vec<Op>,
+        operation: Operation,
+    ) -> Answer<()> {
+        if room.is_reserved {
+            return Err(Errno::EEXIST);
+        }
+        if !room.reserves_in_store && self.shared_reservations().is_none() {
+            ops.push(announce());
+        }
         let defaults = self.options.defaults();
         let site = Site { key: &room.key, root: &self.options.root, defaults: &defaults };
-        let mut creation = room.creation;
+        let mut creation = Creation { is_exclusive: true, ..room.creation };
         for _ in 0..ATTEMPTS_MAX {
             let txn = Txn {
                 compares: site.creation_compares(creation),
@@ -236,6 +317,7 @@ impl Filesystem {
             Read::key(marker.clone()),
             Read::key(record_key(&marker)),
         ];
+        reads.extend([Read::key(reservation_key(&key)), Read::key(in_store_key())]);
         reads.extend(directory.value_key().map(Read::key));
         let answer = self.ask(Revision::NONE, reads).await?;
         let child = match answer.answers.get(1) {
@@ -247,7 +329,7 @@ impl Filesystem {
             _ => return Err(Errno::EIO),
         };
         if own.names == 0 && directory != self.options.root {
-            let is_file = key_value(&answer, 5).is_some();
+            let is_file = key_value(&answer, 7).is_some();
             return Err(if is_file { Errno::ENOTDIR } else { Errno::ENOENT });
         }
         if child.names > 0 {
@@ -262,10 +344,14 @@ impl Filesystem {
         let parent = in_force_of_directory(&own, marker_kv, record.as_ref(), &defaults);
         let creation = Creation {
             parent_marker: marker_kv.is_some(),
-            parent_value: key_value(&answer, 5).is_some(),
+            parent_value: key_value(&answer, 7).is_some(),
             ..Creation::default()
         };
-        Ok(Spot::Free(Box::new(Room { directory, component, key, parent, creation })))
+        let (is_reserved, reserves_in_store) =
+            (key_value(&answer, 5).is_some(), key_value(&answer, 6).is_some());
+        let room =
+            Room { directory, component, key, parent, creation, is_reserved, reserves_in_store };
+        Ok(Spot::Free(Box::new(room)))
     }
 
     /// Owner: the caller; group: the directory's, if it says so.

@@ -111,6 +111,7 @@ impl Filesystem {
         if let Some(node) = self.nodes.detach(key) {
             let mut state = node.file.lock();
             state.is_private = true;
+            state.give_up_name();
             if state.open == 0 {
                 state.staged = None;
             }

@@ -76,6 +76,11 @@ impl Filesystem {
                 return Err(Errno::EEXIST);
             }
             let new = self.new_name(&to, new_name, must_be_free).await?;
+            // Held until the rename is in the store, so that nobody is promised the name meanwhile.
+            let here = if must_be_free { self.take_here(&new.key)? } else { None };
+            if must_be_free {
+                self.check_not_reserved(&new.key).await?;
+            }
             let is_done = match (source, target) {
                 (Existing::Directory(_), Some(Existing::File(_) | Existing::Unborn { .. })) => {
                     return Err(Errno::ENOTDIR);
@@ -95,6 +100,7 @@ impl Filesystem {
                     self.rename_file(caller, &key, Some(&file), &new).await?
                 }
             };
+            drop(here);
             if is_done {
                 return Ok(());
             }

@@ -7,6 +7,7 @@ mod meanwhile;
 mod model;
 mod names;
 mod refusals;
+mod reservations;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -9,6 +9,7 @@ use revfs_api::keyspace::{
     Capabilities, ChangesAnswer, ChangesRequest, HistoryRequest, KeyRange, Origin, Read,
     ReadAnswer, Result, Revision, Stamp, Status, Time, Txn, TxnAnswer, Version, Watch,
 };
+use revfs_api::reservations::Reservations;
 use revfs_fs::memory::Memory;
 
 pub(crate) struct Counting {
@@ -26,6 +27,10 @@ impl Counting {
 impl KeySpace for Counting {
     fn capabilities(&self) -> Capabilities {
         self.memory.capabilities()
+    }
+
+    fn reservations(&self) -> Option<Arc<Reservations>> {
+        self.memory.reservations()
     }
 
     async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {

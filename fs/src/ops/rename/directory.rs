@@ -15,6 +15,7 @@ use crate::errno::errno;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::note::Operation;
 use crate::path::DirectoryKey;
+use crate::reservation::is_not_reserved;
 use crate::resolve::StandingDirectory;
 
 /// What lies beside the two ranges.
@@ -92,6 +93,9 @@ impl Filesystem {
             Compare::absent(to.range_below_marker()),
             Compare::absent(KeyRange::Key(new.key.clone())),
         ];
+        if new.must_be_free {
+            compares.push(is_not_reserved(&new.key));
+        }
         compares.extend(site.parent_compares(new.around));
         let mut success = vec![
             Op::Move { from: from.as_bytes().clone(), to: to.as_bytes().clone() },
@@ -151,6 +155,7 @@ impl Filesystem {
         for ((directory, component), node) in take(&mut *unborn) {
             let directory = match directory.as_bytes().strip_prefix(from.as_bytes().as_ref()) {
                 Some(rest) => {
+                    node.file.lock().give_up_name();
                     let moved = Bytes::from([to.as_bytes().as_ref(), rest].concat());
                     DirectoryKey::new(moved).expect("the rest of a directory ends in a slash")
                 }

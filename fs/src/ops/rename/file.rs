@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fuser::Errno;
-use revfs_api::keyspace::{Compare, Error, KeyRange, KeyValue, Op, Revision, Txn};
+use revfs_api::keyspace::{Compare, Error, KeyRange, KeyValue, LeaseId, Op, Revision, Txn};
 use tokio::sync::MutexGuard;
 
 use super::NewName;
@@ -16,6 +16,7 @@ use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::node::{Node, Place};
 use crate::note::Operation;
 use crate::path::DirectoryKey;
+use crate::reservation::{give_up, is_not_reserved};
 use crate::resolve::StandingFile;
 use crate::staged::{Basis, Committed, Content, Draft, Life, Uncertain};
 
@@ -83,6 +84,9 @@ impl Filesystem {
             success.push(Op::delete(from.clone()));
             success.push(Op::delete(record_key(from)));
             success.extend(self.keep_directory(&DirectoryKey::of_key(from).0));
+        }
+        if draft.creation.reserved != LeaseId::default() {
+            success.push(give_up(from, draft.creation.reserved));
         }
         success.push(key_without_value(&new.key));
         let mut note = operations(from, &draft.steps);
@@ -189,6 +193,7 @@ impl Filesystem {
         let mut compares = vec![Compare::absent(below)];
         if new.must_be_free {
             compares.push(Compare::absent(KeyRange::Key(new.key.clone())));
+            compares.push(is_not_reserved(&new.key));
         }
         compares.extend(site.parent_compares(new.around));
         compares
