@@ -16,7 +16,8 @@ pub struct NodeConfig {
     pub endpoint: String,
     /// History is kept for so long; `None` = until somebody compacts it.
     pub keep: Option<Duration>,
-    /// Bound of the store's bytes in use; history takes at most half of it.
+    /// Bound of the store's bytes in use: at it the alarm NOSPACE is raised, and below nine tenths of
+    /// it lifted. History takes at most half of it.
     pub quota_bytes: Option<u64>,
     /// Room that is given up when the disk is full, so that what was admitted can be finished.
     pub ballast_bytes: u64,

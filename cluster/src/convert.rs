@@ -290,7 +290,11 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         Refusal::TooManyBytes { max } => {
             api::Error::TooBig { unit: "bytes of values", count: max.saturating_add(1), max }
         }
+        Refusal::NoSpace => api::Error::NoSpace {
+            reason: "the alarm NOSPACE is raised: compact, or raise the quota".to_owned(),
+        },
         Refusal::KeyEmpty
+        | Refusal::Corrupt
         | Refusal::KeyNotFound
         | Refusal::DuplicateKey
         | Refusal::LeaseNotFound

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::ballast::Ballast;
 use crate::proposal::Proposer;
+use crate::space_alarm;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -15,6 +16,8 @@ pub(crate) struct Housekeeping {
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) ballast: Arc<Ballast>,
     pub(crate) log_bytes_max: u64,
+    pub(crate) member: u64,
+    pub(crate) quota_bytes: Option<u64>,
 }
 
 impl Housekeeping {
@@ -29,6 +32,7 @@ impl Housekeeping {
             }
             self.tend_ballast().await;
             self.shorten_log().await;
+            space_alarm::tend(&self.proposer, self.member, self.quota_bytes).await;
         }
     }
 

@@ -24,6 +24,7 @@ mod node;
 pub mod proposal;
 pub mod raft;
 pub mod restore;
+mod space_alarm;
 mod watch;
 
 pub use config::{NodeConfig, StartError};

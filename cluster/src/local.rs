@@ -12,7 +12,7 @@ use revfs_api::keyspace::{
 };
 use revfs_api::reservations::Reservations;
 use revfs_store::types::Author;
-use revfs_store::{Body, Done, Outcome, ReadError, Store, WatchRequest};
+use revfs_store::{AlarmKind, Body, Done, Outcome, ReadError, Store, WatchRequest};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backup::LocalBackup;
@@ -86,7 +86,15 @@ impl Local {
         if let Some(reason) = self.proposer.failure() {
             return reason.to_string();
         }
-        self.proposer.no_space(0).unwrap_or_default()
+        if let Some(reason) = self.proposer.no_space(0) {
+            return reason;
+        }
+        let alarms = self.store.read_view().and_then(|view| view.alarms()).unwrap_or_default();
+        let named = alarms.iter().map(|alarm| match alarm.kind {
+            AlarmKind::NoSpace => format!("member {:x} has no space (NOSPACE)", alarm.member),
+            AlarmKind::Corrupt => format!("member {:x} is corrupt (CORRUPT)", alarm.member),
+        });
+        named.collect::<Vec<String>>().join(", ")
     }
 }
 

@@ -75,7 +75,7 @@ impl Node {
 
         let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
         let (stop, stopped) = watch::channel(false);
-        let mut tasks = start_tasks(&config, &proposer, ballast, &stopped);
+        let mut tasks = start_tasks(&config, member, &proposer, ballast, &stopped);
         let leases = Arc::new(LeaseClock::new(book, Arc::clone(&proposer)));
         tasks.push(tokio::spawn(Arc::clone(&leases).run(stopped.clone())));
         let endpoint = config.endpoint;
@@ -155,12 +155,18 @@ impl Node {
 
 fn start_tasks(
     config: &NodeConfig,
+    member: u64,
     proposer: &Arc<Proposer>,
     ballast: Arc<Ballast>,
     stopped: &watch::Receiver<bool>,
 ) -> Vec<JoinHandle<()>> {
-    let log_bytes_max = config.log_bytes_max;
-    let housekeeping = Housekeeping { proposer: Arc::clone(proposer), ballast, log_bytes_max };
+    let housekeeping = Housekeeping {
+        proposer: Arc::clone(proposer),
+        ballast,
+        log_bytes_max: config.log_bytes_max,
+        member,
+        quota_bytes: config.quota_bytes,
+    };
     let mut tasks = vec![tokio::spawn(housekeeping.run(stopped.clone()))];
     let retention = Retention { keep: config.keep, quota_bytes: config.quota_bytes };
     if retention.keep.is_some() || retention.quota_bytes.is_some() {

@@ -76,10 +76,16 @@ impl Proposer {
     pub(crate) async fn propose(&self, author: Author, note: Bytes, body: Body) -> Result<Outcome> {
         let deadline = Instant::now() + self.timeout;
         bounds::check(&author, &note, &body)?;
+        self.check_open()?;
+        // What makes room, or says that there is none, must pass where room is short.
+        let needs_room = !matches!(body, Body::Alarm { .. } | Body::Compact { .. });
         let command = Command { time: now(), author, note, body };
         let encoded = command.encode().map_err(|error| Error::Invalid(error.to_string()))?;
         // The encoded bytes hold it all from here on.
         drop(command);
+        if needs_room {
+            self.check_space(encoded.len())?;
+        }
         let permits = self.admit(encoded.len(), deadline).await?;
         let raft = self.raft.clone();
         let sent = ToItsEnd::new(async move {
@@ -101,7 +107,6 @@ impl Proposer {
         deadline: Instant,
     ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
         self.check_open()?;
-        self.check_space(bytes)?;
         let busy = |what: &str| Error::Busy { reason: format!("{what} for {:?}", self.timeout) };
         let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
         let permits = async {

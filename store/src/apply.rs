@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::alarm;
 use crate::command::{Body, Command, Done, Outcome, Refusal};
 use crate::error::StoreError;
 use crate::lease;
@@ -44,7 +45,8 @@ impl Application {
         let time = command.time.max(previous);
         let mut rows = Vec::new();
         let mut compacted = None;
-        let result = match &command.body {
+        let admitted = alarm::admit(view, &command.body);
+        let result = admitted.and_then(|()| match &command.body {
             Body::Txn(txn) => {
                 let mut changes = Changes::new(view, time);
                 changes.run(txn).map(|answer| (Done::Txn(answer), changes))
@@ -53,6 +55,10 @@ impl Application {
                 compacted = Some(*revision);
                 (Done::Compacted, Changes::new(view, time))
             }),
+            Body::Alarm { alarm, is_raised } => {
+                let done = alarm::set(view, *alarm, *is_raised, &mut rows);
+                done.map(|done| (done, Changes::new(view, time)))
+            }
             Body::LeaseGrant { .. }
             | Body::LeaseRevoke { .. }
             | Body::LeaseExpire { .. }
@@ -61,7 +67,7 @@ impl Application {
                 let ran = lease::run(view, &mut changes, term, &command.body, &mut rows);
                 ran.map(|done| (done, changes))
             }
-        };
+        });
         let (done, changes) = match result {
             Ok(complete) => complete,
             Err(Stop::Failed(error)) => return Err(error),

@@ -7,13 +7,16 @@
 
 use bytes::Bytes;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
+use crate::schema::alarm_row;
 use crate::types::{
     Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX,
     Time, Txn, TxnAnswer,
 };
 
 mod range;
+mod tag;
 
 /// First byte of every encoded command.
 pub const COMMAND_FORMAT: u8 = 1;
@@ -57,6 +60,11 @@ pub enum Body {
         /// Seconds left; 0 = its full time.
         remaining: Vec<(LeaseId, i64)>,
     },
+    /// Raises or lifts an alarm of a member; apply consults those that are raised.
+    Alarm {
+        alarm: Alarm,
+        is_raised: bool,
+    },
 }
 
 /// The answer of apply: the same on every member.
@@ -81,6 +89,9 @@ pub enum Done {
     },
     LeasesNoted {
         leases: u64,
+    },
+    AlarmSet {
+        changed: bool,
     },
 }
 
@@ -116,6 +127,12 @@ pub enum Refusal {
     TooManyRows { max: usize },
     #[error("transaction writes more than {max} bytes of values")]
     TooManyBytes { max: usize },
+    /// The alarm NOSPACE is raised.
+    #[error("mvcc: database space exceeded")]
+    NoSpace,
+    /// The alarm CORRUPT is raised.
+    #[error("corrupt cluster")]
+    Corrupt,
 }
 
 /// A command that cannot be encoded; refused before it is proposed.
@@ -125,39 +142,6 @@ pub enum EncodeError {
     TooDeep { max: usize },
     #[error("field of {bytes} bytes does not fit in a command")]
     TooLong { bytes: usize },
-}
-
-mod tag {
-    pub(super) const BODY_TXN: u8 = 1;
-    pub(super) const BODY_COMPACT: u8 = 2;
-    pub(super) const BODY_LEASE_GRANT: u8 = 3;
-    pub(super) const BODY_LEASE_REVOKE: u8 = 4;
-    pub(super) const BODY_LEASE_EXPIRE: u8 = 5;
-    pub(super) const BODY_LEASE_CHECKPOINT: u8 = 6;
-
-    pub(super) const OP_PUT: u8 = 1;
-    pub(super) const OP_DELETE: u8 = 2;
-    pub(super) const OP_RANGE: u8 = 3;
-    pub(super) const OP_TXN: u8 = 4;
-    pub(super) const OP_APPEND: u8 = 5;
-    pub(super) const OP_MOVE: u8 = 6;
-    pub(super) const OP_MOVE_KEY: u8 = 7;
-    pub(super) const OP_RESTORE: u8 = 8;
-
-    pub(super) const RANGE_KEY: u8 = 1;
-    pub(super) const RANGE_SPAN: u8 = 2;
-    pub(super) const RANGE_FROM: u8 = 3;
-
-    pub(super) const TARGET_VERSION: u8 = 1;
-    pub(super) const TARGET_CREATE: u8 = 2;
-    pub(super) const TARGET_MOD: u8 = 3;
-    pub(super) const TARGET_VALUE: u8 = 4;
-    pub(super) const TARGET_LEASE: u8 = 5;
-
-    pub(super) const RESULT_EQUAL: u8 = 1;
-    pub(super) const RESULT_NOT_EQUAL: u8 = 2;
-    pub(super) const RESULT_LESS: u8 = 3;
-    pub(super) const RESULT_GREATER: u8 = 4;
 }
 
 impl Command {
@@ -204,6 +188,11 @@ impl Command {
                     out.0.i64(*seconds);
                 }
             }
+            Body::Alarm { alarm, is_raised } => {
+                out.0.u8(tag::BODY_ALARM);
+                out.0.raw(&alarm_row(*alarm));
+                out.0.u8(u8::from(*is_raised));
+            }
         }
         Ok(out.0.into_vec().into())
     }
@@ -240,6 +229,18 @@ impl Command {
                 term: input.reader.u64("term")?,
                 remaining: input.remaining()?,
             },
+            tag::BODY_ALARM => {
+                let member = input.reader.u64("member")?;
+                let kind = input.reader.u8("alarm")?;
+                let Some(kind) = AlarmKind::of_number(kind) else {
+                    return Err(input.unknown("alarm", kind));
+                };
+                let alarm = Alarm { member, kind };
+                match input.reader.u8("state")? {
+                    state @ (0 | 1) => Body::Alarm { alarm, is_raised: state == 1 },
+                    other => return Err(input.unknown("state", other)),
+                }
+            }
             other => return Err(input.unknown("body", other)),
         };
         input.reader.end("command")?;

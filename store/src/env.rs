@@ -185,11 +185,12 @@ impl Environment {
         self.env.copy_to_file(&mut to, CompactionOption::Enabled)
     }
 
-    /// Replaces the state row, in a transaction of its own.
-    pub(crate) fn write_state(&self, state: &StateRow) -> Result<(), OpenError> {
+    /// Gives a restored copy its own state; the alarms were those of other members' machines.
+    pub(crate) fn write_restored(&self, state: &StateRow) -> Result<(), OpenError> {
         let error = |error: heed::Error| lmdb_error(&self.path, &error);
         let mut wtxn = self.env.write_txn().map_err(error)?;
         let state = StateRow { txn: txn_id(&wtxn), ..state.clone() };
+        self.rows(Tree::Alarms).clear(&mut wtxn).map_err(error)?;
         self.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state)).map_err(error)?;
         wtxn.commit().map_err(error)
     }

@@ -16,6 +16,7 @@
 //! [`types`] is the vocabulary, [`schema`] the disk boundary (docs/FORMAT.md), `env.rs` the only
 //! place that opens LMDB and the only unsafe.
 
+mod alarm;
 mod apply;
 mod backup;
 mod check;
@@ -51,6 +52,7 @@ mod verify;
 mod view;
 mod watch;
 
+pub use alarm::{Alarm, AlarmKind};
 pub use backup::{
     BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, OnProgress, Progress, RestoreError,
     VerifyError, backup_summary, restore_backup, verify_backup,

@@ -16,10 +16,12 @@ use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::escape::{TERMINATOR, escape_into, is_plain, unescape};
 use crate::types::{Author, Revision, Stamp, Time};
 
+mod alarm;
 mod lease;
 mod state;
 mod version;
 
+pub use alarm::{alarm_row, decode_alarm, encode_alarm};
 pub use lease::{
     attachment_row, decode_attachment, decode_lease, encode_attachment, encode_lease, lease_row,
 };

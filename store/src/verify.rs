@@ -2,8 +2,9 @@
 
 use crate::error::StoreError;
 use crate::schema::{
-    RowError, Tree, Want, decode_attachment, decode_change, decode_directory, decode_key_row,
-    decode_lease, decode_name, decode_revision_row, decode_stamp, key_of_prefix, split_descending,
+    RowError, Tree, Want, decode_alarm, decode_attachment, decode_change, decode_directory,
+    decode_key_row, decode_lease, decode_name, decode_revision_row, decode_stamp, key_of_prefix,
+    split_descending,
 };
 use crate::view::ReadView;
 
@@ -46,9 +47,8 @@ pub(crate) fn verify_row(tree: Tree, row: &[u8], value: &[u8]) -> Result<(), Row
         Tree::Times => decode_stamp(row, value).map(drop),
         Tree::Leases => decode_lease(row, value).map(drop),
         Tree::Attachments => decode_attachment(row, value).map(drop),
+        Tree::Alarms => decode_alarm(row, value).map(drop),
         // Rows of these trees are written by no command yet; meta is read at open.
-        Tree::Meta | Tree::Users | Tree::Roles | Tree::Alarms | Tree::Members | Tree::Counters => {
-            Ok(())
-        }
+        Tree::Meta | Tree::Users | Tree::Roles | Tree::Members | Tree::Counters => Ok(()),
     }
 }

@@ -38,6 +38,7 @@ pub const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 pub const LEASE_TTL_TOO_LARGE: &str = "etcdserver: too large lease TTL";
 pub const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
 pub const FUTURE_REVISION: &str = "etcdserver: mvcc: required revision is a future revision";
+pub const CORRUPT: &str = "etcdserver: corrupt cluster";
 pub const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
@@ -77,7 +78,8 @@ fn code_and_text(error: &Error) -> (Code, String) {
 
 /// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
 /// differ from etcd's without its prefix.
-const INVALID: [(Code, &str, &str); 11] = [
+const INVALID: [(Code, &str, &str); 12] = [
+    (Code::DataLoss, CORRUPT, ""),
     (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
     (Code::InvalidArgument, KEY_NOT_FOUND, ""),
     (Code::InvalidArgument, VALUE_PROVIDED, ""),

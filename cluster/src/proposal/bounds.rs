@@ -26,7 +26,8 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
         | Body::LeaseGrant { .. }
         | Body::LeaseRevoke { .. }
         | Body::LeaseExpire { .. }
-        | Body::LeaseCheckpoint { .. } => Ok(()),
+        | Body::LeaseCheckpoint { .. }
+        | Body::Alarm { .. } => Ok(()),
     }
 }
 

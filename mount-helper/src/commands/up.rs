@@ -61,6 +61,10 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "AGE")]
     keep: Option<Keep>,
 
+    /// Refuse to store more when so many bytes of the store are in use; none if it is not said
+    #[arg(long, value_name = "BYTES")]
+    quota_backend_bytes: Option<u64>,
+
     /// Listen on TCP too (host:port; may be repeated). Whoever reaches it may read and write
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<SocketAddr>,
@@ -79,6 +83,7 @@ struct Plan {
     point: PathBuf,
     data: DataDir,
     keep: Kept,
+    quota_bytes: Option<u64>,
     listen: Vec<SocketAddr>,
     allow_other: bool,
 }
@@ -108,7 +113,8 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     directory::prepare(&point, found)?;
     let allow_other = args.allow_other || nix::unistd::geteuid().is_root();
     let keep = keep::settle(args.keep, &data.path)?;
-    let plan = Plan { point, data, keep, listen: args.listen, allow_other };
+    let quota_bytes = args.quota_backend_bytes;
+    let plan = Plan { point, data, keep, quota_bytes, listen: args.listen, allow_other };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(serving::run(&plan, parent, output))?;

@@ -77,6 +77,6 @@ pub fn restore_backup(
     if let Some((_, _, old)) = &mut state.applied {
         *old = raft;
     }
-    environment.write_state(&state)?;
+    environment.write_restored(&state)?;
     Ok(summary)
 }

@@ -122,8 +122,14 @@ impl Inspector {
                 Some((newer_row, newer)) => check_order(judge, newer_row, newer, &version),
                 None => self.check_newest(judge, row, &version)?,
             }
-            self.check_version(judge, row, &version)?;
             let next = self.first(Tree::Keys, &after(row), prefix)?;
+            let older = next.and_then(|(row, value)| {
+                let read = decode_key_row(row, key.clone(), revision, value, Want::Header);
+                judge.read(read)
+            });
+            // A key that another was moved over begins a new life, and its name goes on.
+            let is_named = older.is_some_and(|older| !older.tombstone) == version.tombstone;
+            self.check_version(judge, row, &version, is_named)?;
             // Before the compacted revision itself nothing need be left.
             let is_cut = revision < self.floor() || Some(revision) == self.state.compacted;
             if next.is_none() && !is_cut && !is_birth(&version) {
@@ -140,6 +146,7 @@ impl Inspector {
         judge: &mut Judge<'_>,
         row: &[u8],
         version: &KeyRow,
+        is_named: bool,
     ) -> Result<(), OpenError> {
         let KeyRow { sub, tombstone, kv } = version;
         let main = kv.mod_revision;
@@ -172,7 +179,7 @@ impl Inspector {
                 }
             }
         }
-        if *tombstone || is_birth(version) {
+        if is_named || *tombstone {
             let (directory, name) = split_name(&kv.key);
             let name_row = name_row(directory, name, main);
             let state = self.get(Tree::Names, &name_row)?;
@@ -181,8 +188,9 @@ impl Inspector {
                 Some(Some(appears)) if appears == *tombstone => {
                     judge.wrong(row, format!("names says the opposite at revision {main}"));
                 }
-                // What was deleted exactly at the compacted revision is known to *keys* alone.
-                None if *tombstone && Some(main) == self.state.compacted => {}
+                // What was deleted exactly at the compacted revision is known to *keys* alone, and what
+                // was before it is gone.
+                None if Some(main) == self.state.compacted => {}
                 None => judge.wrong(row, format!("names says nothing at revision {main}")),
                 Some(_) => {}
             }
@@ -328,6 +336,7 @@ fn check_order(judge: &mut Judge<'_>, newer_row: &[u8], newer: &KeyRow, older: &
         (true, true) => false,
         (true, false) => true,
         (false, true) => newer.kv.version == 1 && newer.kv.create_revision == newer.kv.mod_revision,
+        (false, false) if is_birth(newer) => newer.kv.create_revision == newer.kv.mod_revision,
         (false, false) => {
             newer.kv.version == older.kv.version + 1
                 && newer.kv.create_revision == older.kv.create_revision

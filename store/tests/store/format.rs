@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Whoever changes one of these changes the document, or at least reads it.
-const SPECIFIED: [&str; 7] = [
+const SPECIFIED: [&str; 9] = [
     "src/schema.rs",
     "src/schema/lease.rs",
     "src/schema/state.rs",
@@ -11,6 +11,8 @@ const SPECIFIED: [&str; 7] = [
     "src/escape.rs",
     "src/command.rs",
     "src/command/range.rs",
+    "src/command/tag.rs",
+    "src/schema/alarm.rs",
 ];
 
 #[test]

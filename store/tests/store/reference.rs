@@ -109,6 +109,7 @@ impl Reference {
         let result = match &command.body {
             Body::Txn(txn) => self.txn(txn, time, command).map(Done::Txn),
             Body::Compact { revision } => self.compact(*revision).map(|()| Done::Compacted),
+            Body::Alarm { .. } => unreachable!("the model raises no alarms: see alarms.rs"),
             Body::LeaseGrant { id, ttl_seconds } => match id.0 {
                 0 => Err(Refusal::LeaseIdZero),
                 own if self.leases.contains_key(&own) => Err(Refusal::LeaseExists),

@@ -49,6 +49,7 @@ fn node_config(plan: &Plan) -> NodeConfig {
     NodeConfig {
         endpoint: endpoint(plan),
         keep: plan.keep.keep.duration(),
+        quota_bytes: plan.quota_bytes,
         ..NodeConfig::new(&plan.data.path)
     }
 }

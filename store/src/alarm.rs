@@ -1,0 +1,110 @@
+//! Alarms: what a member has found out about its machine, as state of the whole cluster.
+//!
+//! A member measures outside apply and proposes to raise or lift its alarm; apply consults only what is
+//! replicated, so that every member refuses alike. NOSPACE refuses whatever stores values and new
+//! leases; reads, deletions and compaction go on, so that space can be made. CORRUPT refuses keys and
+//! leases altogether. An alarm makes no revision.
+
+use bytes::Bytes;
+
+use crate::command::{Body, Done, Refusal};
+use crate::error::StoreError;
+use crate::names::NewRow;
+use crate::schema::{Tree, alarm_row, decode_alarm, encode_alarm};
+use crate::txn::Stop;
+use crate::types::{Op, Txn};
+use crate::view::ReadView;
+
+/// What is wrong with a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    NoSpace,
+    Corrupt,
+}
+
+impl AlarmKind {
+    /// etcd's number.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::NoSpace => 1,
+            Self::Corrupt => 2,
+        }
+    }
+
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        [Self::NoSpace, Self::Corrupt].into_iter().find(|kind| kind.number() == number)
+    }
+}
+
+/// One alarm of one member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    pub member: u64,
+    pub kind: AlarmKind,
+}
+
+/// Refuses what the raised alarms forbid.
+pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
+    if matches!(body, Body::Alarm { .. }) {
+        return Ok(());
+    }
+    let alarms = view.alarms()?;
+    if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+        return Err(Refusal::Corrupt.into());
+    }
+    let takes_space = match body {
+        Body::Txn(txn) => stores_values(txn),
+        Body::LeaseGrant { .. } => true,
+        Body::Compact { .. }
+        | Body::LeaseRevoke { .. }
+        | Body::LeaseExpire { .. }
+        | Body::LeaseCheckpoint { .. }
+        | Body::Alarm { .. } => false,
+    };
+    if takes_space && !alarms.is_empty() {
+        return Err(Refusal::NoSpace.into());
+    }
+    Ok(())
+}
+
+/// Whether any operation of the transaction, in either branch and at any depth, stores a value.
+fn stores_values(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Delete { .. } | Op::Range(_) => false,
+        Op::Txn(nested) => stores_values(nested),
+        _ => true,
+    })
+}
+
+/// Raises or lifts an alarm; nothing changes if it is so already.
+pub(crate) fn set(
+    view: &ReadView,
+    alarm: Alarm,
+    is_raised: bool,
+    rows: &mut Vec<NewRow>,
+) -> Result<Done, Stop> {
+    let changed = view.alarms()?.contains(&alarm) != is_raised;
+    if changed {
+        let row = alarm_row(alarm);
+        let value = is_raised.then(|| Bytes::from(encode_alarm(&row)));
+        rows.push((Tree::Alarms, Bytes::copy_from_slice(&row), value));
+    }
+    Ok(Done::AlarmSet { changed })
+}
+
+impl ReadView {
+    /// The alarms that are raised now, by member.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn alarms(&self) -> Result<Vec<Alarm>, StoreError> {
+        let mut cursor = self.cursor(Tree::Alarms, &[0], None)?;
+        let mut alarms = Vec::new();
+        while let Some(row) = cursor.next().map_err(|e| self.lmdb(&e))? {
+            alarms.push(decode_alarm(row.key(), row.value()).map_err(|e| self.row(&e))?);
+        }
+        Ok(alarms)
+    }
+}
