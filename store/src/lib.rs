@@ -44,6 +44,7 @@ mod range;
 pub mod schema;
 mod seen;
 mod store;
+mod successor;
 mod touch;
 mod txn;
 pub mod types;

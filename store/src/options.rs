@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::schema::Tree;
 use crate::watch::WatchOptions;
 
 /// How a store uses its machine. None of this changes what apply answers.
@@ -28,6 +29,7 @@ pub struct StoreOptions {
     /// A file of at most so many pages is checked whole before LMDB sees it, …
     pub check_whole_pages: usize,
     /// … a larger one up to so many, from the roots down: what opening costs does not follow its size.
+    /// The default are the roots of all trees.
     pub check_pages_max: usize,
     pub watch: WatchOptions,
 }
@@ -45,7 +47,7 @@ impl Default for StoreOptions {
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
             check_whole_pages: 1_024,
-            check_pages_max: 64,
+            check_pages_max: Tree::ALL.len() + 2,
             watch: WatchOptions::default(),
         }
     }

@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub(crate) dirty: bool,
     /// Somebody waits for a commit of everything applied so far.
     pub(crate) commit_wanted: bool,
+    /// How often apply found the overlay full.
+    pub(crate) overlay_waits: u64,
     /// Commits that were tried, successful or not.
     pub(crate) attempts: u64,
     /// Physical compaction rests while this is not 0; see `hash.rs`.
@@ -141,6 +143,7 @@ impl Shared {
             rotated: None,
             dirty: false,
             commit_wanted: false,
+            overlay_waits: 0,
             attempts: 0,
             holds: 0,
             no_space: None,
@@ -306,6 +309,7 @@ impl Store {
             && state.layers.bytes() > shared.options.overlay_bytes_max
         {
             state.commit_wanted = true;
+            state.overlay_waits += 1;
             shared.work.notify_one();
             shared.progress.wait(&mut state);
         }
@@ -396,6 +400,12 @@ impl Store {
         }
         shared.fault.check()?;
         Ok(state.committed.clone().unwrap_or_default())
+    }
+
+    /// How often apply waited since the start because the overlay was full.
+    #[must_use]
+    pub fn overlay_waits(&self) -> u64 {
+        self.shared.state.lock().overlay_waits
     }
 
     /// A consistent view of the current state and of every revision not compacted.

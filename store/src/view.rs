@@ -29,6 +29,7 @@ use crate::schema::{
 };
 use crate::seen::Seen;
 use crate::store::Shared;
+use crate::successor::Successor;
 use crate::types::{KeyRange, KeyValue, RangeQuery, RangeResult, Revision};
 
 /// After so many rows of one key that a walk does not want, it seeks instead of stepping.
@@ -234,7 +235,7 @@ impl ReadView {
             }
             return Ok(());
         };
-        let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
+        let mut walk = Newest::of_living_keys(self, &from, end, at)?;
         let mut copies = Copies::default();
         while let Some(row) = walk.next()? {
             let (prefix, revision) =
@@ -261,7 +262,7 @@ impl ReadView {
             })?;
             return Ok(count);
         };
-        let mut walk = Newest::new(self, Tree::Keys, &from, end, at)?;
+        let mut walk = Newest::of_living_keys(self, &from, end, at)?;
         while let Some(row) = walk.next()? {
             let version =
                 decode_key_row(row.key(), Bytes::new(), Revision::NONE, row.value(), Want::Header);
@@ -328,6 +329,10 @@ pub(crate) struct Newest<'v> {
     /// Where to seek to; kept for its memory.
     wanted: Vec<u8>,
     eager_seeks: u32,
+    /// So many keys more are asked of `successor`, because one was found at a newer version.
+    questions: u32,
+    /// Tells the next key where only living ones are wanted.
+    successor: Option<Box<Successor<'v>>>,
 }
 
 impl<'v> Newest<'v> {
@@ -340,7 +345,28 @@ impl<'v> Newest<'v> {
     ) -> Result<Self, StoreError> {
         let cursor = view.cursor(tree, from, end)?;
         let (done, wanted) = (Vec::new(), Vec::new());
-        Ok(Self { view, tree, cursor, at, done, wanted, eager_seeks: 0 })
+        Ok(Self {
+            view,
+            tree,
+            cursor,
+            at,
+            done,
+            wanted,
+            eager_seeks: 0,
+            questions: 0,
+            successor: None,
+        })
+    }
+
+    /// The same over *keys*, where some of the keys that do not live are passed over.
+    fn of_living_keys(
+        view: &'v ReadView,
+        from: &[u8],
+        end: Option<Vec<u8>>,
+        at: Revision,
+    ) -> Result<Self, StoreError> {
+        let successor = Some(Box::new(Successor::new(view, at)));
+        Ok(Self { successor, ..Self::new(view, Tree::Keys, from, end, at)? })
     }
 
     pub(crate) fn next(&mut self) -> Result<Option<Row<'v>>, StoreError> {
@@ -358,17 +384,33 @@ impl<'v> Newest<'v> {
             if self.eager_seeks == 0 && steps <= STEPS_BEFORE_SEEK {
                 continue;
             }
-            self.wanted.clear();
-            self.wanted.extend_from_slice(prefix);
-            if is_done {
-                replace_terminator(&mut self.wanted);
-            } else {
-                self.wanted.extend_from_slice(&(!self.at.0).to_be_bytes());
-            }
+            self.want_after(prefix, is_done)?;
             self.eager_seeks = self.eager_seeks.checked_sub(1).unwrap_or(EAGER_SEEKS);
             self.cursor.seek(&self.wanted).map_err(|e| self.view.lmdb(&e))?;
             steps = 0;
         }
         Ok(None)
+    }
+
+    /// Makes `wanted` the row to seek from one of `prefix`: the next key's, or its own at `at`.
+    fn want_after(&mut self, prefix: &[u8], is_done: bool) -> Result<(), StoreError> {
+        let has_next = match &mut self.successor {
+            Some(successor) if is_done && self.questions > 0 => {
+                self.questions -= 1;
+                successor.after(prefix, &mut self.wanted)?
+            }
+            _ => false,
+        };
+        if !has_next {
+            self.wanted.clear();
+            self.wanted.extend_from_slice(prefix);
+        }
+        if is_done && !has_next {
+            replace_terminator(&mut self.wanted);
+        } else {
+            self.questions = if is_done { self.questions } else { EAGER_SEEKS };
+            self.wanted.extend_from_slice(&(!self.at.0).to_be_bytes());
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use revfs_store::types::{Op, Revision};
 use revfs_store::{Body, Store, StoreOptions};
 
-use crate::figures::{Bound, Figure, float, median, now, timed};
+use crate::figures::{Bound, Figure, float, median, now, print_figure, timed};
 use crate::load::{Loaded, Random, VALUE_BYTES, Values, command, key, txn};
 use crate::{Outcome, Settings};
 
@@ -39,7 +39,13 @@ pub(crate) fn run(settings: &Settings, dir: &Path) -> Outcome<Vec<Figure>> {
     }
     eprintln!("loaded {keys} keys in {:.1?}", start.elapsed());
     let stores = Stores { dir, keys };
-    Ok(vec![stores.open(settings)?, stores.memory(settings)?, stores.compact(settings)?])
+    let mut figures = Vec::new();
+    for measure in [Stores::open, Stores::memory, Stores::compact] {
+        let figure = measure(&stores, settings)?;
+        print_figure(&figure);
+        figures.push(figure);
+    }
+    Ok(figures)
 }
 
 impl Stores<'_> {

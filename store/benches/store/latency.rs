@@ -3,11 +3,14 @@
 //! Entries come at half the peak rate whether or not the store keeps up (open loop): the wait counts
 //! from the time at which an entry should have begun.
 
+use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use revfs_store::types::{Op, Revision};
-use revfs_store::{Body, StoreOptions};
+use revfs_store::{BackupOptions, Body, StoreOptions};
 
 use crate::figures::{Bound, Figure, now};
 use crate::load::{Loaded, Random, VALUE_BYTES, Values, command, key, txn};
@@ -28,17 +31,36 @@ pub(crate) fn run(settings: &Settings, dir: &Path) -> Outcome<Vec<Figure>> {
     let rate = f64::from(u32::try_from(revisions)?) / start.elapsed().as_secs_f64();
     let interval = Duration::from_secs_f64(2.0 / rate);
     eprintln!("peak: {rate:.0} entries a second, each of one put; one comes every {interval:.1?}");
+    let waits = loaded.store.overlay_waits();
+    eprintln!("the overlay was full {waits} times until here");
     loaded.store.commit()?;
     let quiet_time = Duration::from_secs_f64(20.0 / f64::from(u32::try_from(settings.divide)?));
     let quiet = load.open_loop(&mut loaded, interval, |_, elapsed| Ok(elapsed >= quiet_time))?;
+    let quiet = percentile(quiet);
+    let backup = {
+        let store = Arc::clone(&loaded.store);
+        let mut file = File::create(dir.join("backup"))?;
+        std::thread::spawn(move || {
+            let options = BackupOptions::default();
+            store.backup(&mut file, &options, &mut |_| ControlFlow::Continue(()))
+        })
+    };
+    let during_backup = load.open_loop(&mut loaded, interval, |_, _| Ok(backup.is_finished()))?;
+    backup.join().map_err(|_| "the backup panicked")??;
     let target = load.revision;
     loaded.apply(&command(Body::Compact { revision: target }))?;
-    let busy = load.open_loop(&mut loaded, interval, |loaded, _| {
+    let during_compaction = load.open_loop(&mut loaded, interval, |loaded, _| {
         Ok(loaded.store.wait_compacted(target, Duration::ZERO)?)
     })?;
-    let pair = [(percentile(busy), percentile(quiet))];
-    let what = format!("p99.9 of an entry's wait while {revisions} revisions are compacted");
-    Ok(vec![Figure::times(&what, &pair, Bound::AtMost(5.0))])
+    eprintln!("and {} times after that", loaded.store.overlay_waits() - waits);
+    let figure = |what: &str, waits| {
+        let what = format!("p99.9 of an entry's wait while {what}, against quiet");
+        Figure::times(&what, &[(percentile(waits), quiet)], Bound::AtMost(5.0))
+    };
+    Ok(vec![
+        figure(&format!("{revisions} revisions are compacted"), during_compaction),
+        figure("a backup is taken", during_backup),
+    ])
 }
 
 struct Load {

@@ -1,6 +1,7 @@
 //! Keys, values and log entries to fill a store with, the same in every run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use revfs_store::types::{Author, LeaseId, Op, Revision, Time, Txn};
@@ -86,17 +87,17 @@ pub(crate) fn puts(keys: &[usize], values: &Values, per_entry: usize) -> Vec<Com
 
 /// A store and the place of its log.
 pub(crate) struct Loaded {
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     index: u64,
 }
 
 impl Loaded {
     pub(crate) fn create(dir: &Path, options: StoreOptions) -> Outcome<Self> {
-        Ok(Self { store: Store::create(dir, options)?, index: 0 })
+        Ok(Self { store: Arc::new(Store::create(dir, options)?), index: 0 })
     }
 
     pub(crate) fn open(dir: &Path, options: StoreOptions) -> Outcome<Self> {
-        let store = Store::open(dir, options)?;
+        let store = Arc::new(Store::open(dir, options)?);
         let index = store.applied().index;
         Ok(Self { store, index })
     }
