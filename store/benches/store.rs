@@ -5,6 +5,7 @@
 //!     cargo bench -p revfs-store --bench store -- --divide 100     sizes divided by 100
 //!     cargo bench -p revfs-store --bench store -- --quick          a smoke run
 //!     … -- --dir DIR --rounds N
+//!     … -- large --stores DIR         loads the large stores there, or finds them loaded; keeps them
 //!
 //! Ours and the peer take turns, round by round, so that load on the machine hits both; a figure is
 //! the median over the rounds. Absolute times are those of one machine: compare the ratios. Full
@@ -43,6 +44,8 @@ struct Settings {
     divide: usize,
     rounds: usize,
     dir: PathBuf,
+    /// Where the stores of the group `large` stay.
+    stores: Option<PathBuf>,
 }
 
 impl Settings {
@@ -65,7 +68,8 @@ const GROUPS: [Group; 7] = [
 
 fn settings() -> Outcome<Settings> {
     let disk = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-    let mut settings = Settings { groups: Vec::new(), divide: 1, rounds: 5, dir: disk };
+    let mut settings =
+        Settings { groups: Vec::new(), divide: 1, rounds: 5, dir: disk, stores: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
@@ -76,6 +80,7 @@ fn settings() -> Outcome<Settings> {
             "--divide" => settings.divide = value()?.parse()?,
             "--rounds" => settings.rounds = value()?.parse()?,
             "--dir" => settings.dir = value()?.into(),
+            "--stores" => settings.stores = Some(value()?.into()),
             group if GROUPS.iter().any(|(name, _)| *name == group) => {
                 settings.groups.push(group.to_owned());
             }

@@ -246,11 +246,13 @@ fn open_lmdb(
     open.map_size(options.map_bytes)
         .max_readers(options.max_readers)
         .max_dbs(u32::try_from(Tree::ALL.len()).expect("thirteen trees"));
+    // Keys are read where they lie, not one after another: a disk that reads megabytes ahead at each
+    // fault would make a cold lookup a hundred times slower.
     // SAFETY: the data file is written by LMDB alone: a data directory is locked by its node, and
     // heed refuses to open one path twice in a process. Without LMDB's lock only files are opened
     // that nobody writes: backups, and the file of a store whose directory the caller holds.
     #[expect(unsafe_code, reason = "a memory map of a file cannot be proven sound by the compiler")]
-    let env = unsafe { open.flags(flags).open(place) };
+    let env = unsafe { open.flags(flags | EnvFlags::NO_READ_AHEAD).open(place) };
     env.map_err(|error| lmdb_error(file, &error))
 }
 
