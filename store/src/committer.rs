@@ -93,13 +93,18 @@ fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
             let interval =
                 if has_pass { options.compaction_pause } else { options.commit_interval };
             shared.work.wait_while_for(&mut state, |state| !is_due(shared, state), interval);
-            while state.applying && !state.abandon {
+            while state.applying && state.layers.committing.is_none() && !state.abandon {
+                // Apply begins the next entry before this thread has woken: it rotates for us.
+                state.rotation_wanted = true;
                 shared.progress.wait(&mut state);
             }
+            state.rotation_wanted = false;
             if state.abandon {
                 return None;
             }
-            rotate(&mut state);
+            if state.layers.committing.is_none() {
+                rotate(&mut state);
+            }
             return batch(state, durable_compacted);
         }
         if state.closing {
@@ -120,6 +125,14 @@ fn is_due(shared: &Shared, state: &State) -> bool {
 fn has_compaction(state: &State, durable_compacted: Revision) -> bool {
     let has_pass = state.pass.target != Revision::NONE || state.pass.done < durable_compacted;
     has_pass && state.holds == 0
+}
+
+/// Rotates for a committer that waits for the end of an entry. It would wake too late to do so itself:
+/// apply has begun the next entry by then.
+pub(crate) fn rotate_if_wanted(state: &mut State) {
+    if std::mem::take(&mut state.rotation_wanted) {
+        rotate(state);
+    }
 }
 
 fn rotate(state: &mut State) {

@@ -7,7 +7,7 @@
 use crate::env::Snapshot;
 use crate::error::StoreError;
 use crate::overlay::Layers;
-use crate::store::{Shared, State};
+use crate::store::{Shared, State, Store};
 use crate::types::Revision;
 
 /// Idle read transactions that are kept: about as many as there are readers at a time.
@@ -58,5 +58,13 @@ impl Shared {
         // LMDB is not called under the lock.
         drop(state);
         drop(snapshot);
+    }
+}
+
+impl Store {
+    /// How often apply waited since the start because the overlay was full.
+    #[must_use]
+    pub fn overlay_waits(&self) -> u64 {
+        self.shared().state.lock().overlay_waits
     }
 }

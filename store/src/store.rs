@@ -106,6 +106,8 @@ pub(crate) struct State {
     pub(crate) pass: CompactionPass,
     /// Apply is adding rows of an entry to the active layer: it must not be rotated.
     pub(crate) applying: bool,
+    /// The committer waits for the end of an entry to rotate the layer: whoever ends one does it.
+    pub(crate) rotation_wanted: bool,
     /// Where the store stood when the layer being committed was rotated.
     pub(crate) rotated: Option<StateRow>,
     /// The position or the compacted revision moved since the last rotation.
@@ -140,6 +142,7 @@ impl Shared {
             applied,
             pass: row.pass,
             applying: false,
+            rotation_wanted: false,
             rotated: None,
             dirty: false,
             commit_wanted: false,
@@ -362,6 +365,7 @@ impl Store {
         if !was_dirty || is_due || state.commit_wanted {
             self.shared.work.notify_one();
         }
+        committer::rotate_if_wanted(state);
     }
 
     /// The last applied log entry; the default before the first.
@@ -400,12 +404,6 @@ impl Store {
         }
         shared.fault.check()?;
         Ok(state.committed.clone().unwrap_or_default())
-    }
-
-    /// How often apply waited since the start because the overlay was full.
-    #[must_use]
-    pub fn overlay_waits(&self) -> u64 {
-        self.shared.state.lock().overlay_waits
     }
 
     /// A consistent view of the current state and of every revision not compacted.

@@ -257,7 +257,7 @@ fn each_disagreement_is_reported_with_tree_and_row() {
         damage(dir.path(), change);
         // Damaged rows stop the check of the pages, which comes first.
         let path = dir.path().join("data.mdb");
-        let lazy = StoreOptions { check_pages_max: 0, ..options() };
+        let lazy = StoreOptions { check_whole_pages: 0, check_pages_max: 0, ..options() };
         let mut found = Vec::new();
         match Inspector::open(&path, &lazy, false) {
             Ok(inspector) => {
