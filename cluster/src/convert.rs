@@ -141,6 +141,7 @@ fn op_to_store(op: api::Op) -> store::Op {
         api::Op::Append { key, value } => store::Op::Append { key, value },
         api::Op::Move { from, to } => store::Op::Move { from, to },
         api::Op::MoveKey { from, to } => store::Op::MoveKey { from, to },
+        api::Op::Exchange { a, b } => store::Op::Exchange { a, b },
         api::Op::Restore { range, revision } => store::Op::Restore {
             range: range_to_store(range),
             revision: revision_to_store(revision),
@@ -301,6 +302,7 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         | Refusal::LeaseExists
         | Refusal::LeaseIdZero
         | Refusal::OtherTerm { .. }
-        | Refusal::MoveOverlaps => api::Error::Invalid(refusal.to_string()),
+        | Refusal::MoveOverlaps
+        | Refusal::ExchangeMixed => api::Error::Invalid(refusal.to_string()),
     }
 }

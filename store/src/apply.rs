@@ -10,6 +10,7 @@ use crate::alarm;
 use crate::command::{Body, Command, Done, Outcome, Refusal};
 use crate::error::StoreError;
 use crate::lease;
+use crate::moved::Moved;
 use crate::names::{NewRow, name_rows};
 use crate::schema::{
     Tree, attachment_row, encode_attachment, encode_change, encode_key_row, encode_stamp, key_row,
@@ -82,14 +83,14 @@ impl Application {
                 });
             }
         };
-        let changes = changes.into_map();
+        let (changes, moved) = changes.into_parts();
         let mut revision = view.current();
         let mut published = None;
         if !changes.is_empty() {
             revision = revision.next();
             published =
                 is_watched.then(|| Published::new(revision, time, command, changes.values()));
-            change_rows(view, revision, time, command, changes, &mut rows)?;
+            change_rows(view, revision, time, command, (changes, &moved), &mut rows)?;
         }
         let outcome = Outcome { revision, result: Ok(done) };
         Ok(Self { outcome, rows, time, compacted, published })
@@ -115,7 +116,7 @@ fn change_rows(
     main: Revision,
     time: Time,
     command: &Command,
-    changes: std::collections::BTreeMap<Bytes, Change>,
+    (changes, moved): (std::collections::BTreeMap<Bytes, Change>, &Moved),
     rows: &mut Vec<NewRow>,
 ) -> Result<(), StoreError> {
     rows.reserve(changes.len() * 4 + 1);
@@ -123,7 +124,7 @@ fn change_rows(
         .iter()
         .filter(|(_, change)| change.was_alive == change.version.tombstone)
         .map(|(key, change)| (key.as_ref(), !change.version.tombstone));
-    name_rows(view, main, time, appearing, rows)?;
+    name_rows(view, main, time, appearing, moved, rows)?;
     for (key, change) in changes {
         let version = change.version;
         let row = revision_row(main, version.sub);

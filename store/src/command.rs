@@ -121,8 +121,10 @@ pub enum Refusal {
     Compacted { requested: Revision, compacted: Revision },
     #[error("revision {requested} is in the future: the current one is {current}")]
     Future { requested: Revision, current: Revision },
-    #[error("neither prefix of a move may begin with the other")]
+    #[error("neither prefix of a move or exchange may begin with the other")]
     MoveOverlaps,
+    #[error("an exchange is of two keys, or of two prefixes that end in /")]
+    ExchangeMixed,
     #[error("transaction writes more than {max} rows")]
     TooManyRows { max: usize },
     #[error("transaction writes more than {max} bytes of values")]
@@ -351,6 +353,7 @@ impl Encoder {
             Op::Append { key, value } => self.pair(tag::OP_APPEND, key, value),
             Op::Move { from, to } => self.pair(tag::OP_MOVE, from, to),
             Op::MoveKey { from, to } => self.pair(tag::OP_MOVE_KEY, from, to),
+            Op::Exchange { a, b } => self.pair(tag::OP_EXCHANGE, a, b),
             Op::Restore { range, revision } => {
                 self.0.u8(tag::OP_RESTORE);
                 self.0.u64(revision.0);
@@ -474,6 +477,7 @@ impl Decoder<'_> {
             tag::OP_MOVE_KEY => {
                 Ok(Op::MoveKey { from: self.bytes("from")?, to: self.bytes("to")? })
             }
+            tag::OP_EXCHANGE => Ok(Op::Exchange { a: self.bytes("a")?, b: self.bytes("b")? }),
             tag::OP_RESTORE => {
                 let revision = Revision(self.reader.u64("revision")?);
                 Ok(Op::Restore { range: self.range()?, revision })

@@ -9,13 +9,14 @@
 //! A pass is made of steps, each within a commit that also records how far the pass has come: a kill
 //! loses nothing and the next start goes on.
 
+use bytes::Bytes;
 use heed::RwTxn;
 use std::ops::Bound;
 
 use crate::names::{split_directory, split_name};
 use crate::schema::{
-    CompactionPass, Tree, after_prefix, decode_change, decode_directory, decode_name,
-    decode_revision_row, key_prefix, name_prefix, revision_row,
+    CompactionPass, Tree, Want, after_prefix, decode_change, decode_directory, decode_key_row,
+    decode_name, decode_revision_row, key_prefix, name_prefix, revision_row,
 };
 use crate::store::Shared;
 use crate::types::Revision;
@@ -86,7 +87,7 @@ impl Step<'_, '_, '_> {
         for (is_delete, key) in &changes {
             let removes_itself = *is_delete && main < self.target;
             self.remove_older(Tree::Keys, &key_prefix(key), main, removes_itself)?;
-            self.climb(main, key)?;
+            self.climb(main, key, *is_delete)?;
         }
         if main < self.target {
             rows.delete_range(self.wtxn, &bounds)?;
@@ -96,21 +97,38 @@ impl Step<'_, '_, '_> {
     }
 
     /// Removes superseded rows of the names and directories that changed with `key` at `main`.
-    fn climb(&mut self, main: Revision, key: &[u8]) -> Result<(), heed::Error> {
+    fn climb(&mut self, main: Revision, key: &[u8], is_delete: bool) -> Result<(), heed::Error> {
         let (mut directory, mut name) = split_name(key);
+        // A directory that was moved here has a row although its names may be those of the one before.
+        let mut is_known_moved = false;
         loop {
             let prefix = name_prefix(directory, name);
-            let Some(row) = self.row_at(Tree::Names, &prefix, main)? else { return Ok(()) };
-            let appears = decode_name(&row.0, &row.1).map_err(|e| self.corrupt(&e))?;
-            self.remove_older(Tree::Names, &prefix, main, !appears)?;
+            if let Some(row) = self.row_at(Tree::Names, &prefix, main)? {
+                let appears = decode_name(&row.0, &row.1).map_err(|e| self.corrupt(&e))?;
+                self.remove_older(Tree::Names, &prefix, main, !appears)?;
+            } else {
+                if !is_known_moved && (is_delete || !self.is_carried(main, key)?) {
+                    return Ok(());
+                }
+                is_known_moved = true;
+            }
             let prefix = key_prefix(directory);
             if let Some(row) = self.row_at(Tree::Directories, &prefix, main)? {
-                let (names, _) = decode_directory(&row.0, &row.1).map_err(|e| self.corrupt(&e))?;
-                self.remove_older(Tree::Directories, &prefix, main, names == 0)?;
+                let state = decode_directory(&row.0, &row.1).map_err(|e| self.corrupt(&e))?;
+                self.remove_older(Tree::Directories, &prefix, main, state.names == 0)?;
             }
             let Some((parent, own)) = split_directory(directory) else { return Ok(()) };
             (directory, name) = (parent, own);
         }
+    }
+
+    /// Whether the version that `main` made of `key` came from elsewhere.
+    fn is_carried(&self, main: Revision, key: &[u8]) -> Result<bool, heed::Error> {
+        let row = at(&key_prefix(key), main);
+        let found = self.shared.environment.rows(Tree::Keys).get(self.wtxn, &row)?;
+        let Some(value) = found else { return Ok(false) };
+        let read = decode_key_row(&row, Bytes::new(), main, value, Want::Header);
+        Ok(read.map_err(|e| self.corrupt(&e))?.kv.content_revision < main)
     }
 
     /// The row of `prefix` at exactly `main`.

@@ -152,6 +152,17 @@ fn op_writes(op: &Op) -> Result<Writes, Refusal> {
             puts: one(&KeyRange::Key(to.clone())),
             deletes: one(&KeyRange::Key(from.clone())),
         },
+        Op::Exchange { a, b } if a == b => Writes::default(),
+        Op::Exchange { a, b } => {
+            let side = |side: &Bytes| {
+                if side.ends_with(b"/") {
+                    KeyRange::prefix(side)
+                } else {
+                    KeyRange::Key(side.clone())
+                }
+            };
+            Writes { puts: [one(&side(a)), one(&side(b))].concat(), deletes: Vec::new() }
+        }
         Op::Restore { range, .. } => Writes { puts: one(range), deletes: Vec::new() },
     })
 }
@@ -221,7 +232,8 @@ mod tests {
             || Op::Restore { range: KeyRange::prefix(b"fo"), revision: Default::default() };
         let move_to = || Op::Move { from: "a/".into(), to: "fo".into() };
         let move_from = || Op::MoveKey { from: "foo".into(), to: "a".into() };
-        let refused: [Vec<Op>; 13] = [
+        let exchange = |a: &'static str, b: &'static str| Op::Exchange { a: a.into(), b: b.into() };
+        let refused: [Vec<Op>; 16] = [
             vec![put(), put()],
             vec![put(), Op::put("bar", "x"), append()],
             vec![put(), append()],
@@ -235,11 +247,14 @@ mod tests {
             vec![move_to(), put()],
             vec![move_from(), append()],
             vec![nested(vec![put(), put()], vec![])],
+            vec![exchange("foo", "bar"), put()],
+            vec![exchange("fo/", "bar/"), Op::delete("bar/x")],
+            vec![exchange("fo/", "bar/"), Op::put("fo/x", "")],
         ];
         for ops in refused {
             assert_eq!(check_duplicates(&ops), Err(Refusal::DuplicateKey), "{ops:?}");
         }
-        let allowed: [Vec<Op>; 7] = [
+        let allowed: [Vec<Op>; 9] = [
             vec![put(), Op::put("bar", "x"), Op::put("foo/", "x")],
             vec![delete(), delete_range(), delete()],
             vec![put(), beside()],
@@ -247,6 +262,8 @@ mod tests {
             vec![nested(vec![put()], vec![delete_range()])],
             vec![move_from(), delete()],
             vec![Op::MoveKey { from: "foo".into(), to: "foo".into() }, put()],
+            vec![exchange("foo", "foo"), put()],
+            vec![exchange("foo", "bar"), Op::put("foo/", ""), Op::delete("bar0")],
         ];
         for ops in allowed {
             assert_eq!(check_duplicates(&ops), Ok(()), "{ops:?}");

@@ -36,6 +36,7 @@ mod history;
 mod inspect;
 mod interval;
 mod lease;
+mod moved;
 mod names;
 mod options;
 mod overlay;

@@ -6,8 +6,9 @@
 //! name of `/app/`: its marker.
 //!
 //! *names* has a row for each appearance and vanishing of a name, *directories* one for each revision
-//! at which the number of names of a directory, or their set, changed. Creating or deleting a key
-//! writes its own name and climbs only while a directory gets its first or loses its last name.
+//! at which the set of names of a directory changed, or became another's that was moved here (see
+//! `moved.rs`). Creating or deleting a key writes its own name and climbs only while a directory gets
+//! its first or loses its last name.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::error::{ReadError, StoreError};
+use crate::moved::{Moved, Source};
 use crate::schema::{
     Tree, Want, after_prefix, decode_directory, decode_name, encode_directory, encode_name,
     key_prefix, key_row, name_of_prefix, name_prefix, name_row, split_descending,
@@ -41,12 +43,14 @@ type Work = BTreeMap<(Reverse<usize>, Vec<u8>), Vec<(Vec<u8>, bool)>>;
 /// A row to be added to a tree.
 pub(crate) type NewRow = (Tree, Bytes, Option<Bytes>);
 
-/// The rows of *names* and *directories* for keys that appear (true) or vanish at `main`.
+/// The rows of *names* and *directories* for keys that appear (true) or vanish at `main`, and for the
+/// directories that were moved.
 pub(crate) fn name_rows<'k>(
     view: &ReadView,
     main: Revision,
     time: Time,
     keys: impl Iterator<Item = (&'k [u8], bool)>,
+    moved: &Moved,
     rows: &mut Vec<NewRow>,
 ) -> Result<(), StoreError> {
     // Deepest directories first: what they do to the directories above is known before those are
@@ -57,9 +61,13 @@ pub(crate) fn name_rows<'k>(
         let (directory, name) = split_name(key);
         work.entry(slot(directory)).or_default().push((name.to_vec(), appears));
     }
+    for target in moved.targets() {
+        work.entry(slot(target)).or_default();
+    }
     while let Some(((_, directory), names)) = work.pop_first() {
-        let before = directory_row(view, &directory, view.current())?.map_or(0, |row| row.0);
-        let mut now = before;
+        let before = view.directory_at(view.current(), &directory)?;
+        let has_changed = !names.is_empty();
+        let mut now = before.names;
         for (name, appears) in names {
             if appears {
                 now += 1;
@@ -74,10 +82,21 @@ pub(crate) fn name_rows<'k>(
             let value = encode_name(&row, appears);
             rows.push((Tree::Names, row.into(), Some(value.into())));
         }
-        let row = key_row(&directory, main);
-        let value = encode_directory(&row, now, time);
-        rows.push((Tree::Directories, row.into(), Some(value.into())));
-        if (before == 0) != (now == 0)
+        let taken = match moved.source(&directory) {
+            Some(source) => taken_along(view, source, now)?,
+            None => None,
+        };
+        let state = match taken {
+            Some(state) => state,
+            None if has_changed => DirectoryState { names: now, changed: main, time },
+            None => before,
+        };
+        if has_changed || state != before {
+            let row = key_row(&directory, main);
+            let value = encode_directory(&row, &state);
+            rows.push((Tree::Directories, row.into(), Some(value.into())));
+        }
+        if (before.names == 0) != (now == 0)
             && let Some((parent, name)) = split_directory(&directory)
         {
             work.entry(slot(parent)).or_default().push((name.to_vec(), now > 0));
@@ -86,17 +105,17 @@ pub(crate) fn name_rows<'k>(
     Ok(())
 }
 
-/// Live names, commit time and revision of the newest row of a directory not above `at`.
-fn directory_row(
+/// What the source of a directory was, if the directory has all of its names now and no others.
+fn taken_along(
     view: &ReadView,
-    directory: &[u8],
-    at: Revision,
-) -> Result<Option<(u64, Time, Revision)>, StoreError> {
-    let found = view.newest(Tree::Directories, &key_prefix(directory), at)?;
-    let Some(row) = found else { return Ok(None) };
-    let (_, changed) = split_descending(Tree::Directories, row.key()).map_err(|e| view.row(&e))?;
-    let (names, time) = decode_directory(row.key(), row.value()).map_err(|e| view.row(&e))?;
-    Ok(Some((names, time, changed)))
+    source: &Source,
+    names: u64,
+) -> Result<Option<DirectoryState>, StoreError> {
+    if source.names != names {
+        return Ok(None);
+    }
+    let state = view.directory_at(view.current(), &source.directory)?;
+    Ok((state.names == names).then_some(state))
 }
 
 impl ReadView {
@@ -110,11 +129,11 @@ impl ReadView {
     }
 
     fn directory_at(&self, at: Revision, directory: &[u8]) -> Result<DirectoryState, StoreError> {
-        Ok(match directory_row(self, directory, at)? {
-            // The row of a directory that is gone may be compacted away: it says nothing more.
-            None | Some((0, ..)) => DirectoryState::default(),
-            Some((names, time, changed)) => DirectoryState { names, changed, time },
-        })
+        let found = self.newest(Tree::Directories, &key_prefix(directory), at)?;
+        let Some(row) = found else { return Ok(DirectoryState::default()) };
+        let state = decode_directory(row.key(), row.value()).map_err(|e| self.row(&e))?;
+        // The row of a directory that is gone may be compacted away: it says nothing more.
+        Ok(if state.names == 0 { DirectoryState::default() } else { state })
     }
 
     /// The names directly in a directory at `at`, in byte order.

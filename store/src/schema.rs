@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::escape::{TERMINATOR, escape_into, is_plain, unescape};
-use crate::types::{Author, Revision, Stamp, Time};
+use crate::types::{Author, DirectoryState, Revision, Stamp, Time};
 
 mod alarm;
 mod lease;
@@ -394,23 +394,28 @@ pub fn decode_name(row: &[u8], value: &[u8]) -> Result<bool, RowError> {
     read().map_err(row_error(Tree::Names, row))
 }
 
-// ---- directories: directory, 00, revision descending -> live names, commit time ------------------
+// ---- directories: directory, 00, revision descending -> live names, when they changed -----------
 
 #[must_use]
-pub fn encode_directory(row: &[u8], names: u64, time: Time) -> Vec<u8> {
-    let mut body = Writer::with_capacity(16);
-    body.u64(names);
-    body.i64(time.0);
+pub fn encode_directory(row: &[u8], state: &DirectoryState) -> Vec<u8> {
+    let mut body = Writer::with_capacity(24);
+    body.u64(state.names);
+    body.u64(state.changed.0);
+    body.i64(state.time.0);
     sealed(Tree::Directories, row, body.as_slice())
 }
 
 /// # Errors
 /// A row whose checksum or length is wrong.
-pub fn decode_directory(row: &[u8], value: &[u8]) -> Result<(u64, Time), RowError> {
+pub fn decode_directory(row: &[u8], value: &[u8]) -> Result<DirectoryState, RowError> {
     let read = || {
-        check_length(value, 20)?;
+        check_length(value, 28)?;
         let mut reader = Reader::new(opened(Tree::Directories, row, value)?);
-        Ok((reader.u64("names")?, Time(reader.i64("time")?)))
+        Ok(DirectoryState {
+            names: reader.u64("names")?,
+            changed: Revision(reader.u64("changed")?),
+            time: Time(reader.i64("time")?),
+        })
     };
     read().map_err(row_error(Tree::Directories, row))
 }

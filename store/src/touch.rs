@@ -25,7 +25,8 @@ fn touch_txn(view: &ReadView, txn: &Txn, left: &mut usize) {
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
             Op::Put { key, .. } | Op::Append { key, .. } => touch_key(view, key, left),
-            Op::MoveKey { from, to } => {
+            Op::Exchange { a: from, b: to } if from.ends_with(b"/") || to.ends_with(b"/") => {}
+            Op::MoveKey { from, to } | Op::Exchange { a: from, b: to } => {
                 touch_key(view, from, left);
                 touch_key(view, to, left);
             }

@@ -13,14 +13,16 @@ use bytes::Bytes;
 use crate::command::Refusal;
 use crate::compare::choose;
 use crate::error::{ReadError, StoreError};
+use crate::moved::Moved;
 use crate::schema::{KeyRow, Want};
 use crate::types::{
     KeyRange, KeyValue, LeaseId, Op, OpAnswer, RangeQuery, Revision, TXN_ROWS_MAX,
     TXN_VALUE_BYTES_MAX, Time, Txn, TxnAnswer,
 };
-use crate::validate::{check_form, check_key, check_value};
+use crate::validate::{check_form, check_value};
 use crate::view::ReadView;
 
+mod moves;
 mod range;
 
 /// Why an operation did not complete: a refusal is an answer, a failure closes the store.
@@ -73,6 +75,7 @@ pub(crate) struct Changes<'v> {
     main: Revision,
     time: Time,
     changes: BTreeMap<Bytes, Change>,
+    moved: Moved,
     value_bytes: usize,
 }
 
@@ -87,11 +90,13 @@ impl<'v> Changes<'v> {
     /// Changes on top of the view's current state, at revision `main`.
     pub(crate) fn new(view: &'v ReadView, time: Time) -> Self {
         let main = view.current().next();
-        Self { view, main, time, changes: BTreeMap::new(), value_bytes: 0 }
+        let (changes, moved) = (BTreeMap::new(), Moved::default());
+        Self { view, main, time, changes, moved, value_bytes: 0 }
     }
 
-    pub(crate) fn into_map(self) -> BTreeMap<Bytes, Change> {
-        self.changes
+    /// What changed, and which directories were moved.
+    pub(crate) fn into_parts(self) -> (BTreeMap<Bytes, Change>, Moved) {
+        (self.changes, self.moved)
     }
 
     /// Runs `txn`.
@@ -188,14 +193,8 @@ impl<'v> Changes<'v> {
             Op::Delete { range, prev_kv } => self.delete_range(range, *prev_kv),
             Op::Range(query) => Ok(OpAnswer::Range(self.range(query)?)),
             Op::Move { from, to } => self.move_prefix(from, to),
-            Op::MoveKey { from, to } => {
-                let moved = if from == to { None } else { self.alive(from, Want::Value)? };
-                let count = u64::from(moved.is_some());
-                if let Some(kv) = moved {
-                    self.move_one(kv, to.clone())?;
-                }
-                Ok(OpAnswer::Move { moved: count })
-            }
+            Op::MoveKey { from, to } => self.move_key(from, to),
+            Op::Exchange { a, b } => self.exchange(a, b),
             Op::Restore { range, revision } => self.restore(range, *revision),
             Op::Txn(_) => unreachable!("run_branch takes nested transactions"),
         }
@@ -302,28 +301,6 @@ impl<'v> Changes<'v> {
         }
         let deleted = u64::try_from(found.len()).unwrap_or(u64::MAX);
         Ok(OpAnswer::Delete { deleted, prev_kvs: if prev_kv { found } else { Vec::new() } })
-    }
-
-    fn move_prefix(&mut self, from: &Bytes, to: &Bytes) -> Result<OpAnswer, Stop> {
-        let found = self.living(&KeyRange::prefix(from), Want::Value)?;
-        let moved = u64::try_from(found.len()).unwrap_or(u64::MAX);
-        for kv in found {
-            let mut key = to.to_vec();
-            key.extend_from_slice(&kv.key[from.len()..]);
-            self.move_one(kv, key.into())?;
-        }
-        Ok(OpAnswer::Move { moved })
-    }
-
-    fn move_one(&mut self, kv: KeyValue, to: Bytes) -> Result<(), Stop> {
-        check_key(&to)?;
-        let old = self.alive(&to, Want::Header)?;
-        let carried = carried_by(&kv);
-        // What was there ends, as the file that another is renamed over.
-        let ended = old.map(|old| KeyValue { create_revision: self.main, version: 0, ..old });
-        self.put(to, kv.value.clone(), kv.lease, ended.as_ref(), Some(carried))?;
-        self.delete(&kv)?;
-        Ok(())
     }
 
     fn restore(&mut self, range: &KeyRange, revision: Revision) -> Result<OpAnswer, Stop> {

@@ -183,7 +183,8 @@ pub struct ListEntry {
 pub struct DirectoryState {
     /// Live names directly in it, the marker's empty name included.
     pub names: u64,
-    /// Newest revision at which a name appeared or vanished directly in it.
+    /// Newest revision at which a name appeared or vanished directly in it; a move of the whole directory
+    /// does not count.
     pub changed: Revision,
     /// Commit time of `changed`.
     pub time: Time,
@@ -303,6 +304,7 @@ pub enum Op {
     },
     /// Every key `from + x` becomes `to + x`, with its value, lease, content and birth. The keys
     /// below `from` are deleted. What lives below `to` stays unless a key of the same name arrives.
+    /// A directory whose names all arrive, and find no others there, keeps its `changed` and `time`.
     /// Neither prefix may begin with the other.
     Move {
         from: Bytes,
@@ -313,6 +315,13 @@ pub enum Op {
     MoveKey {
         from: Bytes,
         to: Bytes,
+    },
+    /// Two keys, or two prefixes that end in `/`, change places: each key moves as `Move` moves it, and
+    /// so do directories' times. One side may be empty. Neither prefix may begin with the other;
+    /// nothing happens if the two keys are one.
+    Exchange {
+        a: Bytes,
+        b: Bytes,
     },
     /// Makes `range` what it was at `revision`: puts each key that has another content, birth or lease
     /// now than then (with those of then, but a lease only if it still exists), deletes each that did

@@ -33,7 +33,17 @@ fn check_op(op: &Op) -> Result<(), Refusal> {
         Op::Move { from, to } if from.starts_with(to) || to.starts_with(from) => {
             Err(Refusal::MoveOverlaps)
         }
+        Op::Exchange { a, b } => check_exchange(a, b),
         Op::Move { .. } | Op::Delete { .. } | Op::Range(_) | Op::Restore { .. } => Ok(()),
+    }
+}
+
+fn check_exchange(a: &[u8], b: &[u8]) -> Result<(), Refusal> {
+    match (a.ends_with(b"/"), b.ends_with(b"/")) {
+        (true, true) if a.starts_with(b) || b.starts_with(a) => Err(Refusal::MoveOverlaps),
+        (true, true) => Ok(()),
+        (false, false) => check_key(a).and_then(|()| check_key(b)),
+        _ => Err(Refusal::ExchangeMixed),
     }
 }
 

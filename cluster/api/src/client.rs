@@ -342,7 +342,7 @@ fn txn_answer_fits(txn: &Txn, answer: &TxnAnswer) -> bool {
             | (Op::Delete { .. }, OpAnswer::Delete { .. })
             | (Op::Range(_), OpAnswer::Range(_))
             | (Op::Append { .. }, OpAnswer::Append { .. })
-            | (Op::Move { .. } | Op::MoveKey { .. }, OpAnswer::Move { .. })
+            | (Op::Move { .. } | Op::MoveKey { .. } | Op::Exchange { .. }, OpAnswer::Move { .. })
             | (Op::Restore { .. }, OpAnswer::Restore { .. }) => true,
             _ => false,
         })

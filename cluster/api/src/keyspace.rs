@@ -396,7 +396,8 @@ pub enum Op {
         value: Bytes,
     },
     /// Every key `from + x` becomes `to + x`, with its value, lease, content and birth. The keys
-    /// below `from` are deleted. Nothing below `to` may exist (compare it), or it stays.
+    /// below `from` are deleted. Nothing below `to` may exist (compare it), or it stays. A directory whose
+    /// names all arrive, and find no others there, keeps its `changed` and `time`.
     Move {
         from: Bytes,
         to: Bytes,
@@ -406,6 +407,13 @@ pub enum Op {
     MoveKey {
         from: Bytes,
         to: Bytes,
+    },
+    /// Two keys, or two prefixes that end in `/`, change places: each key moves as `Move` moves it, and
+    /// so do directories' times. One side may be empty. Neither prefix may begin with the other;
+    /// nothing happens if the two keys are one.
+    Exchange {
+        a: Bytes,
+        b: Bytes,
     },
     /// Makes `range` what it was at `revision`: puts each key that has another content, birth or lease
     /// now than then, deletes each that did not exist then.
@@ -510,7 +518,7 @@ pub struct KvHash {
 pub struct Capabilities {
     /// Revisions carry time and author.
     pub stamps: bool,
-    /// Append, Move, MoveKey and Restore in a transaction.
+    /// Append, Move, MoveKey, Exchange and Restore in a transaction.
     pub bulk: bool,
     pub value_bytes_max: usize,
 }

@@ -203,6 +203,7 @@ fn flat_op() -> impl Strategy<Value = Op> {
         (key(), bytes()).prop_map(|(key, value)| Op::Append { key, value }),
         (bytes(), bytes()).prop_map(|(from, to)| Op::Move { from, to }),
         (key(), key()).prop_map(|(from, to)| Op::MoveKey { from, to }),
+        (key(), key()).prop_map(|(a, b)| Op::Exchange { a, b }),
         (key_range(), revision()).prop_map(|(range, revision)| Op::Restore { range, revision }),
     ]
 }

@@ -72,7 +72,7 @@ impl Size {
             Op::Delete { range: keys, .. } | Op::Restore { range: keys, .. } => range(keys),
             Op::Range(read) => range(&read.range),
             Op::Txn(txn) => self.txn(txn),
-            Op::Move { from, to } | Op::MoveKey { from, to } => {
+            Op::Move { from, to } | Op::MoveKey { from, to } | Op::Exchange { a: from, b: to } => {
                 key(from)?;
                 key(to)
             }

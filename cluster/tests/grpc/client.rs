@@ -65,6 +65,7 @@ async fn every_call_reaches_the_key_space_and_brings_its_answer_back() {
             Op::Append { key: "/d".into(), value: "four".into() },
             Op::Move { from: "/e/".into(), to: "/f/".into() },
             Op::MoveKey { from: "/g".into(), to: "/h".into() },
+            Op::Exchange { a: "/i/".into(), b: "/j/".into() },
             Op::Restore { range: KeyRange::Key("/i".into()), revision: Revision(1) },
         ],
         ..Txn::default()

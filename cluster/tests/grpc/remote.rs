@@ -23,6 +23,8 @@ fn changes() -> Vec<Txn> {
             failure: vec![Op::delete("/app/size")],
         },
         of(vec![Op::MoveKey { from: "/web/size".into(), to: "/web/width".into() }]),
+        of(vec![Op::Exchange { a: "/web/".into(), b: "/app/".into() }]),
+        of(vec![Op::Exchange { a: "/app/".into(), b: "/web/".into() }]),
         of(vec![Op::Restore { range: KeyRange::prefix(b"/app/"), revision: Revision(2) }]),
         of(vec![Op::Range(RangeRead::new(KeyRange::From("/".into()))), Op::delete("/web/width")]),
         of(vec![Op::delete("/nothing")]),

@@ -108,7 +108,7 @@ fn answer(op: &Op) -> OpAnswer {
             answers: txn.success.iter().map(answer).collect(),
         }),
         Op::Append { value, .. } => OpAnswer::Append { value_bytes: value.len() as u64 },
-        Op::Move { .. } | Op::MoveKey { .. } => OpAnswer::Move { moved: 1 },
+        Op::Move { .. } | Op::MoveKey { .. } | Op::Exchange { .. } => OpAnswer::Move { moved: 1 },
         Op::Restore { .. } => OpAnswer::Restore { put: 1, deleted: 2 },
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use revfs_api::keyspace::{Error, KeyRange, LeaseId, Origin, Result, Time};
 
-use super::state::State;
+use super::state::{Changes, State};
 
 impl State {
     pub(super) fn grant(&mut self, id: LeaseId, ttl_seconds: i64) -> Result<LeaseId> {
@@ -44,7 +44,8 @@ impl State {
         }
         let keys = self.lease_keys(id);
         if !keys.is_empty() {
-            let changes = keys.into_iter().map(|key| (key, None)).collect();
+            let keys = keys.into_iter().map(|key| (key, None)).collect();
+            let changes = Changes { keys, ..Changes::default() };
             self.commit(changes, clock, Origin::default());
         }
         Ok(())

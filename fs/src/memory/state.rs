@@ -18,6 +18,7 @@ use revfs_api::keyspace::{
     RangeAnswer, RangeRead, Read, Result, Revision, RevisionEvents, Stamp, Time, Version,
 };
 
+pub(super) use directories::Arrivals;
 use directories::Directories;
 
 /// One version of a key; `kv` is `None` for a deletion.
@@ -27,8 +28,13 @@ struct Row {
     kv: Option<KeyValue>,
 }
 
-/// What a transaction changed: each key once, in order, with its new state.
-pub(super) type Changes = Vec<(Bytes, Option<KeyValue>)>;
+/// What a transaction changed.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Each key once, in order, with its new state.
+    pub keys: Vec<(Bytes, Option<KeyValue>)>,
+    pub arrivals: Arrivals,
+}
 
 pub(super) struct State {
     keys: BTreeMap<Bytes, Vec<Row>>,
@@ -99,14 +105,14 @@ impl State {
         let author = Author { principal: String::new(), claimed: origin.claimed };
         let mut flips = Vec::new();
         let mut changed = Vec::new();
-        for (key, kv) in changes {
+        for (key, kv) in changes.keys {
             if self.get(&key, self.current()).is_some() != kv.is_some() {
                 flips.push((key.clone(), kv.is_some()));
             }
             self.keys.entry(key.clone()).or_default().push(Row { revision, time, kv });
             changed.push(key);
         }
-        self.directories.commit(&flips, revision, time);
+        self.directories.commit(&flips, &changes.arrivals, revision, time);
         self.stamps.push(Stamp { revision, time, author, note: origin.note });
         self.changed.push(changed);
     }

@@ -322,6 +322,30 @@ fn a_moved_key_overwrites_and_an_absent_one_does_nothing() {
 }
 
 #[test]
+fn directories_keep_their_times_when_they_are_moved_whole() {
+    let memory = Memory::new();
+    put(&memory, "/a/s/x", "");
+    put(&memory, "/a/y", "");
+    put(&memory, "/b/s/x", "");
+    let directory = |path: &'static str| {
+        let read = memory.read(Revision::NONE, vec![Read::Directory(path.into())]);
+        let Answer::Directory(own) = now(read).unwrap().answers.remove(0) else { panic!() };
+        (own.names, own.changed.0)
+    };
+    let (a, b, c) = (|| "/a/".into(), || "/b/".into(), || "/c/".into());
+    assert_eq!(done(&memory, Op::Exchange { a: a(), b: b() }), OpAnswer::Move { moved: 3 });
+    assert_eq!([directory("/a/"), directory("/a/s/")], [(1, 4), (1, 4)]);
+    assert_eq!([directory("/b/"), directory("/b/s/")], [(2, 3), (1, 2)]);
+    done(&memory, Op::Move { from: b(), to: c() });
+    assert_eq!([directory("/c/"), directory("/c/s/"), directory("/b/")], [(2, 3), (1, 2), (0, 0)]);
+    done(&memory, Op::Move { from: a(), to: c() });
+    assert_eq!([directory("/c/"), directory("/c/s/")], [(2, 3), (1, 4)], "s/ has the same names");
+    put(&memory, "/a/z", "");
+    done(&memory, Op::Move { from: a(), to: c() });
+    assert_eq!([directory("/c/"), directory("/c/s/")], [(3, 9), (1, 4)]);
+}
+
+#[test]
 fn a_restore_brings_back_content_and_birth() {
     let memory = Memory::new();
     put(&memory, "/d/same", "same");

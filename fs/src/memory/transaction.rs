@@ -6,7 +6,7 @@
 //!   would allow it ([`check_duplicates`]).
 //! - A refusal leaves nothing behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use revfs_api::keyspace::{
@@ -14,7 +14,7 @@ use revfs_api::keyspace::{
     OpAnswer, Result, Revision, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
 };
 
-use super::state::{Changes, State, range_answer};
+use super::state::{Arrivals, Changes, State, range_answer};
 use crate::path::escaped_bytes;
 
 pub(super) struct Transaction<'a> {
@@ -23,6 +23,7 @@ pub(super) struct Transaction<'a> {
     revision: Revision,
     time: Time,
     touched: BTreeMap<Bytes, Touched>,
+    arrivals: Arrivals,
     rows_max: usize,
 }
 
@@ -55,12 +56,14 @@ impl<'a> Transaction<'a> {
             revision: state.current().next(),
             time: state.next_time(clock),
             touched: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             rows_max,
         };
         let answer = run.txn(txn, &choice)?;
         let mut touched: Vec<(Bytes, Touched)> = run.touched.into_iter().collect();
         touched.sort_by_key(|(_, touched)| touched.place);
-        Ok((answer, touched.into_iter().map(|(key, touched)| (key, touched.kv)).collect()))
+        let keys = touched.into_iter().map(|(key, touched)| (key, touched.kv)).collect();
+        Ok((answer, Changes { keys, arrivals: run.arrivals }))
     }
 
     fn txn(&mut self, txn: &Txn, choice: &Choice) -> Result<TxnAnswer> {
@@ -116,6 +119,7 @@ impl<'a> Transaction<'a> {
                 }
                 OpAnswer::Move { moved: u64::from(source.is_some()) }
             }
+            Op::Exchange { a, b } => OpAnswer::Move { moved: self.exchange(a, b)? },
             Op::Restore { range, revision } => self.restore(range, *revision)?,
         })
     }
@@ -175,10 +179,11 @@ impl<'a> Transaction<'a> {
 
     fn move_prefix(&mut self, from: &Bytes, to: &Bytes) -> Result<u64> {
         if from.starts_with(to) || to.starts_with(from) {
-            return Err(invalid("neither prefix of a move may begin with the other"));
+            return Err(invalid("neither prefix of a move or exchange may begin with the other"));
         }
         let sources = self.live(&KeyRange::prefix(from));
         for source in &sources {
+            self.arrivals.enter(&source.key, from, to);
             let target = [to.as_ref(), &source.key[from.len()..]].concat();
             self.move_key(source, &target.into())?;
         }
@@ -189,6 +194,27 @@ impl<'a> Transaction<'a> {
         // What was there ends, as the file that another is renamed over.
         self.store(to, source.clone(), None)?;
         self.set(&source.key, None)
+    }
+
+    fn exchange(&mut self, a: &Bytes, b: &Bytes) -> Result<u64> {
+        if a == b {
+            return Ok(0);
+        }
+        let (of_a, of_b) = (self.live(&place(a)), self.live(&place(b)));
+        for (from, to, sources, others) in [(a, b, &of_a, &of_b), (b, a, &of_b, &of_a)] {
+            let others: BTreeSet<&[u8]> = others.iter().map(|kv| &kv.key[to.len()..]).collect();
+            for source in sources {
+                let rest = &source.key[from.len()..];
+                if from.ends_with(b"/") {
+                    self.arrivals.enter(&source.key, from, to);
+                }
+                self.store(&[to.as_ref(), rest].concat().into(), source.clone(), None)?;
+                if !others.contains(rest) {
+                    self.set(&source.key, None)?;
+                }
+            }
+        }
+        Ok((of_a.len() + of_b.len()) as u64)
     }
 
     fn restore(&mut self, range: &KeyRange, revision: Revision) -> Result<OpAnswer> {
@@ -335,8 +361,29 @@ fn writes(op: &Op) -> Result<Writes> {
         }
         Op::MoveKey { from, to } if from == to => Writes::default(),
         Op::MoveKey { from, to } => Writes { puts: key(to), deletes: key(from) },
+        Op::Exchange { a, b } => {
+            check_exchange(a, b)?;
+            let puts = if a == b { Vec::new() } else { vec![place(a), place(b)] };
+            Writes { puts, deletes: Vec::new() }
+        }
         Op::Restore { range, .. } => Writes { puts: vec![range.clone()], deletes: Vec::new() },
     })
+}
+
+/// One side of an exchange.
+fn place(side: &Bytes) -> KeyRange {
+    if side.ends_with(b"/") { KeyRange::prefix(side) } else { KeyRange::Key(side.clone()) }
+}
+
+fn check_exchange(a: &[u8], b: &[u8]) -> Result<()> {
+    match (a.ends_with(b"/"), b.ends_with(b"/")) {
+        (true, true) if a.starts_with(b) || b.starts_with(a) => {
+            Err(invalid("neither prefix of a move or exchange may begin with the other"))
+        }
+        (true, true) => Ok(()),
+        (false, false) => check_key(a).and_then(|()| check_key(b)),
+        _ => Err(invalid("an exchange is of two keys, or of two prefixes that end in /")),
+    }
 }
 
 fn overlap(one: &KeyRange, other: &KeyRange) -> bool {

@@ -8,7 +8,7 @@ use revfs_store::schema::{
     KeyRow, Tree, encode_change, encode_directory, encode_key_row, encode_name, encode_stamp,
     key_row, name_row, revision_row,
 };
-use revfs_store::types::{KeyValue, Revision, Stamp};
+use revfs_store::types::{DirectoryState, KeyValue, Revision, Stamp};
 
 use crate::Outcome;
 use crate::load::{DIRECTORY, ENTRY_PUTS, TIME, VALUE_BYTES, Values, author, key};
@@ -120,7 +120,8 @@ impl RowMaker {
         }
         if are_new {
             let row = key_row(DIRECTORY, main);
-            let value = encode_directory(&row, self.names, TIME);
+            let state = DirectoryState { names: self.names, changed: main, time: TIME };
+            let value = encode_directory(&row, &state);
             rows.push((Tree::Directories, row, value));
         }
         let row = main.0.to_be_bytes();

@@ -17,6 +17,7 @@ pub(super) const OP_APPEND: u8 = 5;
 pub(super) const OP_MOVE: u8 = 6;
 pub(super) const OP_MOVE_KEY: u8 = 7;
 pub(super) const OP_RESTORE: u8 = 8;
+pub(super) const OP_EXCHANGE: u8 = 9;
 
 pub(super) const RANGE_KEY: u8 = 1;
 pub(super) const RANGE_SPAN: u8 = 2;

@@ -43,7 +43,7 @@ impl Inspector {
             let lives = if name.ends_with(b"/") {
                 let found = self.first(Tree::Directories, &from, &own)?;
                 let count = found.map(|(row, value)| decode_directory(row, value));
-                count.is_some_and(|read| judge.read(read).is_some_and(|(names, _)| names > 0))
+                count.is_some_and(|read| judge.read(read).is_some_and(|state| state.names > 0))
             } else {
                 let found = self.first(Tree::Keys, &from, &own)?;
                 let version = found.map(|(row, value)| {
@@ -79,7 +79,11 @@ impl Inspector {
             else {
                 return Ok(());
             };
-            let Some((count, _)) = judge.read(decode_directory(row, value)) else { return Ok(()) };
+            let Some(state) = judge.read(decode_directory(row, value)) else { return Ok(()) };
+            let count = state.names;
+            if state.changed > revision {
+                judge.wrong(row, format!("its names changed later, at {}", state.changed));
+            }
             let is_newest = names.prefix != prefix;
             if is_newest {
                 names = self.names_of(prefix)?;
@@ -106,8 +110,10 @@ impl Inspector {
             }
             let older = self.first(Tree::Directories, &after(row), prefix)?;
             let older = older.and_then(|(row, value)| judge.read(decode_directory(row, value)));
-            let before = older.map_or(0, |(names, _)| i128::from(names));
-            let delta = names.deltas.get(&revision).copied();
+            let before = older.map_or(0, |older| i128::from(older.names));
+            // One that was moved here may have had the same names before.
+            let is_moved = state.changed < revision;
+            let delta = names.deltas.get(&revision).copied().or(is_moved.then_some(0));
             match delta {
                 None => judge.wrong(row, format!("no name changed at revision {revision}")),
                 Some(delta) if before + delta != i128::from(count) => {

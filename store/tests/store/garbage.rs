@@ -10,7 +10,8 @@ use revfs_store::schema::{
     split_descending,
 };
 use revfs_store::types::{
-    Author, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX, Time, Txn,
+    Author, DirectoryState, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX,
+    Time, Txn,
 };
 use revfs_store::{Body, Command, EncodeError};
 
@@ -167,7 +168,8 @@ fn damaged_rows_of_the_other_trees_are_refused() {
     refuses(&format, &|v| decode_format(v) == Some(7), &mut r);
     let row = revision_row(Revision(5), 6);
     refuses(&row, &|v| decode_revision_row(v) == Ok((Revision(5), 6)), &mut r);
-    let directory = encode_directory(b"row", 3, Time(4));
+    let state = DirectoryState { names: 3, changed: Revision(2), time: Time(4) };
+    let directory = encode_directory(b"row", &state);
     refuses(&directory, &|v| decode_directory(b"row", v).is_ok(), &mut r);
 }
 

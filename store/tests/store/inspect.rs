@@ -12,7 +12,7 @@ use revfs_store::schema::{
     encode_change, encode_directory, encode_key_row, encode_name, encode_stamp, encode_state,
     key_row, lease_row, name_row, revision_row,
 };
-use revfs_store::types::{KeyRange, LeaseId, Op, Revision, Stamp, Time};
+use revfs_store::types::{DirectoryState, KeyRange, LeaseId, Op, Revision, Stamp, Time};
 use revfs_store::{Body, Command, Inspector, Position, Progress, Store, StoreOptions, Violation};
 use tempfile::TempDir;
 
@@ -224,7 +224,8 @@ const CASES: &[Case] = &[
     }),
     ("a directory counts wrongly", "it counts 5 names, 1 live", |rows, wtxn| {
         let row = key_row(b"/app/", Revision(5));
-        rows(Tree::Directories).put(wtxn, &row, &encode_directory(&row, 5, Time(50))).unwrap();
+        let state = DirectoryState { names: 5, changed: Revision(5), time: Time(50) };
+        rows(Tree::Directories).put(wtxn, &row, &encode_directory(&row, &state)).unwrap();
     }),
     ("a directory is missing", "directories says nothing at revision 5", |rows, wtxn| {
         rows(Tree::Directories).delete(wtxn, &key_row(b"/app/", Revision(5))).unwrap();

@@ -239,7 +239,7 @@ fn compare(r: &mut Random, current: u64) -> Compare {
 }
 
 fn op(r: &mut Random, compacted: u64, current: u64, depth: u64) -> Op {
-    match r.below(20) {
+    match r.below(21) {
         0..9 => Op::Put {
             key: if r.one_in(300) { Bytes::new() } else { key(r) },
             value: value(r),
@@ -256,6 +256,8 @@ fn op(r: &mut Random, compacted: u64, current: u64, depth: u64) -> Op {
         14 => Op::Append { key: key(r), value: value(r) },
         15 => Op::Move { from: prefix(r), to: prefix(r) },
         16 => Op::MoveKey { from: key(r), to: key(r) },
+        20 if r.one_in(2) => Op::Exchange { a: key(r), b: key(r) },
+        20 => Op::Exchange { a: prefix(r), b: prefix(r) },
         17 => Op::Restore { range: range(r), revision: revision(r, compacted, current) },
         _ if depth < 3 => Op::Txn(txn(r, compacted, current, depth + 1)),
         _ => Op::put(key(r), value(r)),

@@ -165,7 +165,7 @@ impl Reference {
             run.delete(key);
         }
         let (keys, events) = (run.keys, run.events);
-        self.commit(keys, events, time, command);
+        self.commit(keys, events, &Names::new(), time, command);
         Ok(Done::LeaseRevoked { deleted: count(own.len()) })
     }
 
@@ -189,7 +189,8 @@ impl Reference {
 
     fn run(&self, time: i64) -> Run<'_> {
         let keys = self.now().keys.clone();
-        Run { reference: self, keys, events: Vec::new(), main: self.current + 1, time }
+        let (events, arrived) = (Vec::new(), Names::new());
+        Run { reference: self, keys, events, arrived, main: self.current + 1, time }
     }
 
     fn txn(&mut self, txn: &Txn, time: i64, command: &Command) -> Result<TxnAnswer, Refusal> {
@@ -204,8 +205,8 @@ impl Reference {
         self.needs(txn, &choice, false)?;
         let mut run = self.run(time);
         let answer = run.branch(txn, &choice)?;
-        let (keys, events) = (run.keys, run.events);
-        self.commit(keys, events, time, command);
+        let (keys, events, arrived) = (run.keys, run.events, run.arrived);
+        self.commit(keys, events, &arrived, time, command);
         Ok(answer)
     }
 
@@ -213,6 +214,7 @@ impl Reference {
         &mut self,
         keys: BTreeMap<Bytes, KeyValue>,
         events: Vec<Event>,
+        arrived: &Names,
         time: i64,
         command: &Command,
     ) {
@@ -223,7 +225,9 @@ impl Reference {
         self.current += 1;
         let mut directories = Names::new();
         for (directory, names) in names_of(&keys) {
-            let unchanged = before.get(&directory).filter(|(old, ..)| *old == names);
+            let is_same = |(old, ..): &&(BTreeSet<Bytes>, u64, i64)| *old == names;
+            let unchanged = arrived.get(&directory).filter(is_same);
+            let unchanged = unchanged.or_else(|| before.get(&directory).filter(is_same));
             let (changed, at) = unchanged.map_or((self.current, time), |(_, c, t)| (*c, *t));
             directories.insert(directory, (names, changed, at));
         }
@@ -421,7 +425,9 @@ impl Reference {
                 let (old, new) = (of(before).unwrap_or(none.clone()), of(after).unwrap_or(none));
                 let changed = count(old.symmetric_difference(&new).count());
                 names += changed;
-                directories += u64::from(changed > 0);
+                directories += u64::from(
+                    before.directories.get(directory) != after.directories.get(directory),
+                );
             }
             before = after;
         }

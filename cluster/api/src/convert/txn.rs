@@ -85,6 +85,7 @@ impl From<Op> for wire::Op {
             Op::Append { key, value } => op::Op::Append(op::Append { key, value }),
             Op::Move { from, to } => op::Op::Move(op::Move { from, to }),
             Op::MoveKey { from, to } => op::Op::MoveKey(op::MoveKey { from, to }),
+            Op::Exchange { a, b } => op::Op::Exchange(op::Exchange { a, b }),
             Op::Restore { range, revision } => {
                 op::Op::Restore(op::Restore { range: Some(range.into()), revision: revision.0 })
             }
@@ -126,6 +127,9 @@ fn op_from(operation: wire::Op, depth: usize) -> Result<Op> {
         op::Op::Move(op::Move { from, to }) => Op::Move { from, to },
         op::Op::MoveKey(op::MoveKey { from, to }) => {
             Op::MoveKey { from: key(from, "Op.MoveKey")?, to: key(to, "Op.MoveKey")? }
+        }
+        op::Op::Exchange(op::Exchange { a, b }) => {
+            Op::Exchange { a: key(a, "Op.Exchange")?, b: key(b, "Op.Exchange")? }
         }
         op::Op::Restore(restore) => Op::Restore {
             range: range(restore.range, "Op.Restore")?,

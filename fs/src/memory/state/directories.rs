@@ -3,6 +3,8 @@
 //! A name appears in its directory when its key does, or when the first name appears in the directory
 //! that it stands for; so one new key may make names appear all the way up. Names that only change
 //! places within a revision (the last name goes, another comes) neither vanish nor appear above.
+//!
+//! A directory that is moved whole goes on with its times ([`Arrivals`]).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -19,15 +21,40 @@ pub(super) struct Directories(BTreeMap<Bytes, Directory>);
 struct Directory {
     /// Of each name: when it appeared and vanished, by turns, ascending.
     names: BTreeMap<Bytes, Vec<(Revision, bool)>>,
-    /// Ascending.
-    states: Vec<DirectoryAnswer>,
+    /// With the revision from which on each holds, ascending.
+    states: Vec<(Revision, DirectoryAnswer)>,
 }
 
 impl Directory {
     fn at(&self, at: Revision) -> DirectoryAnswer {
-        let known = self.states.partition_point(|state| state.changed <= at);
+        let known = self.states.partition_point(|(since, _)| *since <= at);
+        let state = self.states[..known].last().map(|(_, state)| *state);
         // Of a directory that is gone nothing is told.
-        self.states[..known].last().filter(|state| state.names > 0).copied().unwrap_or_default()
+        state.filter(|state| state.names > 0).unwrap_or_default()
+    }
+}
+
+/// Directories that names are moved into: the one that they were in, and how many they are.
+#[derive(Default)]
+pub(in crate::memory) struct Arrivals(BTreeMap<Bytes, (Bytes, u64)>);
+
+impl Arrivals {
+    /// Enters that `key`, which begins with `from`, goes below `to`.
+    pub(in crate::memory) fn enter(&mut self, key: &Bytes, from: &[u8], to: &[u8]) {
+        let (mut directory, _) = split_key(key);
+        while let Some(rest) = directory.strip_prefix(from) {
+            let target = Bytes::from([to, rest].concat());
+            if !target.ends_with(b"/") {
+                return;
+            }
+            let (_, names) = self.0.entry(target).or_insert_with(|| (directory.clone(), 0));
+            *names += 1;
+            // With its first name it is a name itself, of the directory above it.
+            let Some((above, _)) = split_directory(&directory).filter(|_| *names == 1) else {
+                return;
+            };
+            directory = above;
+        }
     }
 }
 
@@ -50,21 +77,42 @@ impl Pending {
 }
 
 impl Directories {
-    /// Enters what one revision changed: keys that came to life or were deleted.
-    pub(super) fn commit(&mut self, flips: &[Turn], revision: Revision, time: Time) {
+    /// Enters what one revision changed: keys that came to life or were deleted, and what was moved.
+    pub(super) fn commit(
+        &mut self,
+        flips: &[Turn],
+        arrivals: &Arrivals,
+        revision: Revision,
+        time: Time,
+    ) {
         let mut pending = Pending::default();
         for (key, lives) in flips {
             pending.enter(split_key(key), *lives);
         }
+        for directory in arrivals.0.keys() {
+            pending.0.entry((Reverse(directory.len()), directory.clone())).or_default();
+        }
         while let Some((prefix, names)) = pending.pop() {
+            let arrival = arrivals
+                .0
+                .get(&prefix)
+                .map(|(source, names)| (*names, self.at(source, Revision(revision.0 - 1))));
             let directory = self.0.entry(prefix.clone()).or_default();
             let before = directory.at(revision).names;
             let mut after = before;
+            let has_changed = !names.is_empty();
             for (name, lives) in names {
                 after = if lives { after + 1 } else { after - 1 };
                 directory.names.entry(name).or_default().push((revision, lives));
             }
-            directory.states.push(DirectoryAnswer { names: after, changed: revision, time });
+            // What came lies in both; if they have no other names, they are one directory.
+            let whole = arrival.filter(|(came, source)| *came == after && source.names == after);
+            if let Some((_, source)) = whole {
+                directory.states.push((revision, source));
+            } else if has_changed {
+                let state = DirectoryAnswer { names: after, changed: revision, time };
+                directory.states.push((revision, state));
+            }
             if (before == 0) != (after == 0)
                 && let Some(place) = split_directory(&prefix)
             {

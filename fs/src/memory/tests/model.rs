@@ -37,6 +37,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prefix().prop_map(|prefix| Op::Delete { range: KeyRange::prefix(&prefix), prev_kv: true }),
         2 => (prefix(), prefix()).prop_map(|(from, to)| Op::Move { from, to }),
         2 => (key(), key()).prop_map(|(from, to)| Op::MoveKey { from, to }),
+        1 => (prefix(), prefix()).prop_map(|(a, b)| Op::Exchange { a, b }),
+        1 => (key(), key()).prop_map(|(a, b)| Op::Exchange { a, b }),
         1 => (prefix(), 1..12_u64).prop_map(|(prefix, revision)| Op::Restore {
             range: KeyRange::prefix(&prefix),
             revision: Revision(revision),
@@ -72,15 +74,13 @@ fn check_directories(memory: &Memory, past: &[Keys]) -> Result<(), TestCaseError
         let slashes = (0..key.len()).filter(|&index| key[index] == b'/');
         directories.extend(slashes.map(|slash| key.slice(..=slash)));
     }
-    for directory in &directories {
-        let mut changed = Revision::NONE;
-        let mut before = BTreeSet::new();
-        for (index, keys) in past.iter().enumerate() {
-            let revision = Revision(index as u64 + 1);
+    // Of each directory its names and when they changed, at the revision before.
+    let mut before = BTreeMap::new();
+    for (index, keys) in past.iter().enumerate() {
+        let revision = Revision(index as u64 + 1);
+        let mut states = BTreeMap::new();
+        for directory in &directories {
             let expected = names(keys, directory);
-            if expected != before {
-                changed = revision;
-            }
             let list = ListRead {
                 directory: directory.clone(),
                 after: Bytes::new(),
@@ -101,13 +101,23 @@ fn check_directories(memory: &Memory, past: &[Keys]) -> Result<(), TestCaseError
                 prop_assert_eq!(entry.directory.is_some(), entry.name.ends_with(b"/"));
                 prop_assert!(entry.directory.is_none_or(|directory| directory.names > 0));
             }
+            prop_assert_eq!(own.names, expected.len() as u64);
             if expected.is_empty() {
                 prop_assert_eq!(own, &DirectoryAnswer::default());
-            } else {
-                prop_assert_eq!((own.names, own.changed), (expected.len() as u64, changed));
+                continue;
             }
-            before = expected;
+            // It changed now, or is the one before, or one that was moved here.
+            let is_known = |(names, changed): &(BTreeSet<Bytes>, Revision)| {
+                *names == expected && *changed == own.changed
+            };
+            if before.get(directory).is_some_and(|(names, _)| *names == expected) {
+                prop_assert!(before.values().any(is_known), "{:?} at {}", own, revision);
+            } else {
+                prop_assert!(own.changed == revision || before.values().any(is_known));
+            }
+            states.insert(directory.clone(), (expected, own.changed));
         }
+        before = states;
     }
     Ok(())
 }

@@ -40,6 +40,20 @@ fn writes(ops: &[Op], path: &[(usize, bool)], branch: bool, out: &mut Vec<Write>
                     add(false, &KeyRange::Key(from.clone()));
                 }
             }
+            Op::Exchange { a, b } => {
+                let sides = if a == b { vec![] } else { vec![a, b] };
+                for side in sides {
+                    let is_prefix = side.ends_with(b"/");
+                    add(
+                        true,
+                        &if is_prefix {
+                            KeyRange::prefix(side)
+                        } else {
+                            KeyRange::Key(side.clone())
+                        },
+                    );
+                }
+            }
             Op::Restore { range, .. } => add(true, range),
             Op::Txn(txn) => {
                 writes(&txn.success, &path, true, out);
@@ -87,6 +101,11 @@ pub(super) fn form(op: &Op) -> Result<(), Refusal> {
         Op::Move { from, to } if from.starts_with(to) || to.starts_with(from) => {
             Err(Refusal::MoveOverlaps)
         }
+        Op::Exchange { a, b } if a.ends_with(b"/") != b.ends_with(b"/") => {
+            Err(Refusal::ExchangeMixed)
+        }
+        Op::Exchange { a, b } if !a.ends_with(b"/") => key(a).and_then(|()| key(b)),
+        Op::Exchange { a, b } if a.starts_with(b) || b.starts_with(a) => Err(Refusal::MoveOverlaps),
         Op::Txn(txn) => txn.success.iter().chain(&txn.failure).try_for_each(form),
         _ => Ok(()),
     }

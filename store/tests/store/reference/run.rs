@@ -1,6 +1,6 @@
 //! A transaction's operations, one after the other on a copy of the state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use revfs_store::Refusal;
@@ -9,13 +9,15 @@ use revfs_store::types::{
 };
 
 use super::form::form;
-use super::{Choice, Reference, count, range_of};
+use super::{Choice, Names, Reference, count, names_of, range_of};
 
 /// A transaction under way.
 pub(super) struct Run<'r> {
     pub(super) reference: &'r Reference,
     pub(super) keys: BTreeMap<Bytes, KeyValue>,
     pub(super) events: Vec<Event>,
+    /// Directories that came whole: their names, and when those had changed.
+    pub(super) arrived: Names,
     pub(super) main: u64,
     pub(super) time: i64,
 }
@@ -90,6 +92,53 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// What is below `from` goes below `to`: the directories that have lost nothing so far come whole.
+    fn directories_go(&mut self, from: &Bytes, to: &Bytes) {
+        let before = &self.reference.now().directories;
+        for (directory, names) in names_of(&self.keys) {
+            let Some(rest) = directory.strip_prefix(&from[..]) else { continue };
+            let target = Bytes::from([&to[..], rest].concat());
+            let is_whole = before.get(&directory).is_some_and(|(old, ..)| *old == names);
+            if is_whole && target.ends_with(b"/") {
+                self.arrived.insert(target, before[&directory].clone());
+            }
+        }
+    }
+
+    fn exchange(&mut self, a: &Bytes, b: &Bytes) -> Result<OpAnswer, Refusal> {
+        let place = |side: &Bytes| match side.ends_with(b"/") {
+            true => KeyRange::prefix(side),
+            false => KeyRange::Key(side.clone()),
+        };
+        let (of_a, of_b) = (self.within(&place(a)), self.within(&place(b)));
+        if a == b {
+            return Ok(OpAnswer::Move { moved: 0 });
+        }
+        if a.ends_with(b"/") {
+            self.directories_go(a, b);
+            self.directories_go(b, a);
+        }
+        let before = self.keys.clone();
+        for (from, to, keys) in [(a, b, &of_a), (b, a, &of_b)] {
+            let others: BTreeSet<&[u8]> =
+                if from == a { &of_b } else { &of_a }.iter().map(|key| &key[to.len()..]).collect();
+            for key in keys {
+                let target = Bytes::from([&to[..], &key[from.len()..]].concat());
+                form(&Op::put(target.clone(), ""))?;
+                let source = &before[key];
+                if let Some(replaced) = self.keys.get_mut(&target) {
+                    replaced.version = 0;
+                    replaced.create_revision = Revision(self.main);
+                }
+                self.put(&target, source.value.clone(), source.lease, Some(source));
+                if !others.contains(&key[from.len()..]) {
+                    self.delete(key);
+                }
+            }
+        }
+        Ok(OpAnswer::Move { moved: count(of_a.len() + of_b.len()) })
+    }
+
     fn op(&mut self, op: &Op) -> Result<OpAnswer, Refusal> {
         Ok(match op {
             Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease } => {
@@ -120,6 +169,7 @@ impl Run<'_> {
             Op::Range(query) => OpAnswer::Range(range_of(&self.keys, query)),
             Op::Move { from, to } => {
                 let moved = self.within(&KeyRange::prefix(from));
+                self.directories_go(from, to);
                 for key in &moved {
                     let target = Bytes::from([&to[..], &key[from.len()..]].concat());
                     self.rename(key, &target)?;
@@ -133,6 +183,7 @@ impl Run<'_> {
                 }
                 OpAnswer::Move { moved: u64::from(moves) }
             }
+            Op::Exchange { a, b } => self.exchange(a, b)?,
             Op::Restore { range, revision } => self.restore(range, *revision),
             Op::Txn(_) => unreachable!("branch takes nested transactions"),
         })

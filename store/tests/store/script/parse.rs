@@ -216,6 +216,7 @@ impl<'t> Lines<'t> {
             "append" => Op::Append { key: key(words[1]), value: value() },
             "move" => Op::Move { from: key(words[1]), to: key(words[2]) },
             "movekey" => Op::MoveKey { from: key(words[1]), to: key(words[2]) },
+            "exchange" => Op::Exchange { a: key(words[1]), b: key(words[2]) },
             "restore" => {
                 Op::Restore { range: range(words[1]), revision: Revision(number(words[2])) }
             }
