@@ -18,10 +18,14 @@ use crate::{Outcome, Settings};
 
 const KEYS: usize = 10_000;
 
+/// So little that the overlay is full now and then.
+const OVERLAY_BYTES: usize = 4 << 20;
+
 pub(crate) fn run(settings: &Settings, dir: &Path) -> Outcome<Vec<Figure>> {
     let values = Values::new();
     let revisions = settings.size(1_000_000).max(10_000);
-    let mut loaded = Loaded::create(&dir.join("store"), StoreOptions::default())?;
+    let options = StoreOptions { overlay_bytes_max: OVERLAY_BYTES, ..StoreOptions::default() };
+    let mut loaded = Loaded::create(&dir.join("store"), options)?;
     loaded.fill(0..KEYS, &values)?;
     let start = now();
     let mut load = Load { random: Random(6), values, revision: Revision::NONE };
@@ -39,7 +43,8 @@ pub(crate) fn run(settings: &Settings, dir: &Path) -> Outcome<Vec<Figure>> {
     let quiet = percentile(quiet);
     let backup = {
         let store = Arc::clone(&loaded.store);
-        let mut file = File::create(dir.join("backup"))?;
+        let mut file =
+            File::options().read(true).write(true).create_new(true).open(dir.join("backup"))?;
         std::thread::spawn(move || {
             let options = BackupOptions::default();
             store.backup(&mut file, &options, &mut |_| ControlFlow::Continue(()))
