@@ -1,8 +1,8 @@
 //! Alarms: what a member has found out about its machine, as state of the whole cluster.
 //!
 //! A member measures outside apply and proposes to raise or lift its alarm; apply consults only what is
-//! replicated, so that every member refuses alike. NOSPACE refuses whatever stores values and new
-//! leases; reads, deletions and compaction go on, so that space can be made. CORRUPT refuses keys and
+//! replicated, so that every member refuses alike. NOSPACE refuses whatever stores values, uploads and
+//! new leases; reads, deletions and compaction go on, so that space can be made. CORRUPT refuses keys and
 //! leases altogether. An alarm makes no revision.
 
 use bytes::Bytes;
@@ -56,7 +56,8 @@ pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
     }
     let takes_space = match body {
         Body::Txn(txn) => stores_values(txn),
-        Body::LeaseGrant { .. } => true,
+        // A part is room taken, whatever its operations do with the commit.
+        Body::LeaseGrant { .. } | Body::UploadPart { .. } | Body::UploadCommit(_) => true,
         Body::Compact { .. }
         | Body::LeaseRevoke { .. }
         | Body::LeaseExpire { .. }

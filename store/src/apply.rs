@@ -18,6 +18,7 @@ use crate::schema::{
 };
 use crate::txn::{Change, Changes, Stop};
 use crate::types::{LeaseId, Revision, Stamp, Time};
+use crate::upload;
 use crate::view::ReadView;
 use crate::watch::Published;
 
@@ -66,6 +67,11 @@ impl Application {
             | Body::LeaseCheckpoint { .. } => {
                 let mut changes = Changes::new(view, time);
                 let ran = lease::run(view, &mut changes, term, &command.body, &mut rows);
+                ran.map(|done| (done, changes))
+            }
+            Body::UploadPart { .. } | Body::UploadCommit(_) => {
+                let mut changes = Changes::new(view, time);
+                let ran = upload::run(view, &mut changes, &command.body, &mut rows);
                 ran.map(|done| (done, changes))
             }
         });

@@ -10,13 +10,15 @@ use bytes::Bytes;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 use crate::schema::alarm_row;
-use crate::types::{
-    Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX,
-    Time, Txn, TxnAnswer,
-};
+use crate::types::{Author, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX, Time, Txn, TxnAnswer};
 
+mod compare;
 mod range;
 mod tag;
+mod upload;
+
+pub use upload::UploadCommit;
+pub(crate) use upload::{decode_ops, encode_ops};
 
 /// First byte of every encoded command.
 pub const COMMAND_FORMAT: u8 = 1;
@@ -65,6 +67,15 @@ pub enum Body {
         alarm: Alarm,
         is_raised: bool,
     },
+    /// Keeps some of the operations of a transaction that is too large for one entry of the log. An
+    /// upload has the number of the lease with which it ends; parts are numbered from 0 and come in
+    /// any order.
+    UploadPart {
+        upload: LeaseId,
+        part: u32,
+        ops: Vec<Op>,
+    },
+    UploadCommit(UploadCommit),
 }
 
 /// The answer of apply: the same on every member.
@@ -92,6 +103,10 @@ pub enum Done {
     },
     AlarmSet {
         changed: bool,
+    },
+    /// The part is kept, now or since it came for the first time.
+    UploadKept {
+        parts: u32,
     },
 }
 
@@ -135,6 +150,23 @@ pub enum Refusal {
     /// The alarm CORRUPT is raised.
     #[error("corrupt cluster")]
     Corrupt,
+    #[error("upload {} has no parts: its lease has ended, or none was sent", .upload.0)]
+    UploadNotFound { upload: LeaseId },
+    #[error("part {part} of {parts} is missing: send it, then commit")]
+    UploadPartMissing { part: u32, parts: u32 },
+    #[error("part {part} is there, but only {parts} parts were to be committed")]
+    UploadPartUnexpected { part: u32, parts: u32 },
+    #[error("part {part} was sent already, with other operations")]
+    UploadPartDiffers { part: u32 },
+    #[error("part {part}: parts have numbers below {max}")]
+    UploadPartNumber { part: u32, max: usize },
+    #[error("part of {bytes} bytes is larger than {max}: send more, smaller parts")]
+    UploadPartTooLarge { bytes: usize, max: usize },
+    #[error("{max} uploads are under way: wait until one has ended")]
+    TooManyUploads { max: usize },
+    /// Of one upload, or of all.
+    #[error("uploaded parts of more than {max} bytes")]
+    UploadsTooLarge { max: u64 },
 }
 
 /// A command that cannot be encoded; refused before it is proposed.
@@ -195,6 +227,8 @@ impl Command {
                 out.0.raw(&alarm_row(*alarm));
                 out.0.u8(u8::from(*is_raised));
             }
+            Body::UploadPart { upload, part, ops } => out.upload_part(*upload, *part, ops)?,
+            Body::UploadCommit(commit) => out.upload_commit(commit)?,
         }
         Ok(out.0.into_vec().into())
     }
@@ -243,6 +277,8 @@ impl Command {
                     other => return Err(input.unknown("state", other)),
                 }
             }
+            tag::BODY_UPLOAD_PART => input.upload_part()?,
+            tag::BODY_UPLOAD_COMMIT => Body::UploadCommit(input.upload_commit()?),
             other => return Err(input.unknown("body", other)),
         };
         input.reader.end("command")?;
@@ -285,50 +321,14 @@ impl Encoder {
         if depth > TXN_DEPTH_MAX {
             return Err(EncodeError::TooDeep { max: TXN_DEPTH_MAX });
         }
-        self.count(txn.compares.len())?;
-        for compare in &txn.compares {
-            self.compare(compare)?;
-        }
-        for branch in [&txn.success, &txn.failure] {
-            self.count(branch.len())?;
-            for op in branch {
-                self.op(op, depth)?;
-            }
-        }
-        Ok(())
+        self.compares(&txn.compares)?;
+        self.branch(&txn.success, depth)?;
+        self.branch(&txn.failure, depth)
     }
 
-    fn compare(&mut self, compare: &Compare) -> Result<(), EncodeError> {
-        self.range(&compare.range)?;
-        self.0.u8(match compare.result {
-            CompareResult::Equal => tag::RESULT_EQUAL,
-            CompareResult::NotEqual => tag::RESULT_NOT_EQUAL,
-            CompareResult::Less => tag::RESULT_LESS,
-            CompareResult::Greater => tag::RESULT_GREATER,
-        });
-        match &compare.target {
-            CompareTarget::Version(version) => {
-                self.0.u8(tag::TARGET_VERSION);
-                self.0.u64(*version);
-            }
-            CompareTarget::CreateRevision(revision) => {
-                self.0.u8(tag::TARGET_CREATE);
-                self.0.u64(revision.0);
-            }
-            CompareTarget::ModRevision(revision) => {
-                self.0.u8(tag::TARGET_MOD);
-                self.0.u64(revision.0);
-            }
-            CompareTarget::Value(value) => {
-                self.0.u8(tag::TARGET_VALUE);
-                self.bytes(value)?;
-            }
-            CompareTarget::Lease(lease) => {
-                self.0.u8(tag::TARGET_LEASE);
-                self.0.i64(lease.0);
-            }
-        }
-        Ok(())
+    fn branch(&mut self, ops: &[Op], depth: usize) -> Result<(), EncodeError> {
+        self.count(ops.len())?;
+        ops.iter().try_for_each(|op| self.op(op, depth))
     }
 
     fn op(&mut self, op: &Op, depth: usize) -> Result<(), EncodeError> {
@@ -419,8 +419,7 @@ impl Decoder<'_> {
             let value = u64::try_from(depth).unwrap_or(u64::MAX);
             return Err(self.reader.error("nesting", Problem::OutOfBounds { value }));
         }
-        let compares = self.reader.count("compares")?;
-        let compares = (0..compares).map(|_| self.compare()).collect::<Result<_, _>>()?;
+        let compares = self.compares()?;
         let success = self.branch("success", depth)?;
         let failure = self.branch("failure", depth)?;
         Ok(Txn { compares, success, failure })
@@ -429,30 +428,6 @@ impl Decoder<'_> {
     fn branch(&mut self, field: &'static str, depth: usize) -> Result<Vec<Op>, DecodeError> {
         let ops = self.reader.count(field)?;
         (0..ops).map(|_| self.op(depth)).collect()
-    }
-
-    fn compare(&mut self) -> Result<Compare, DecodeError> {
-        let range = self.range()?;
-        let result = match self.reader.u8("compare result")? {
-            tag::RESULT_EQUAL => CompareResult::Equal,
-            tag::RESULT_NOT_EQUAL => CompareResult::NotEqual,
-            tag::RESULT_LESS => CompareResult::Less,
-            tag::RESULT_GREATER => CompareResult::Greater,
-            other => return Err(self.unknown("compare result", other)),
-        };
-        let target = match self.reader.u8("compare target")? {
-            tag::TARGET_VERSION => CompareTarget::Version(self.reader.u64("version")?),
-            tag::TARGET_CREATE => {
-                CompareTarget::CreateRevision(Revision(self.reader.u64("create revision")?))
-            }
-            tag::TARGET_MOD => {
-                CompareTarget::ModRevision(Revision(self.reader.u64("mod revision")?))
-            }
-            tag::TARGET_VALUE => CompareTarget::Value(self.bytes("value")?),
-            tag::TARGET_LEASE => CompareTarget::Lease(LeaseId(self.reader.i64("lease")?)),
-            other => return Err(self.unknown("compare target", other)),
-        };
-        Ok(Compare { range, target, result })
     }
 
     fn op(&mut self, depth: usize) -> Result<Op, DecodeError> {

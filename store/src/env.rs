@@ -245,7 +245,7 @@ fn open_lmdb(
     let mut open = EnvOpenOptions::new().read_txn_without_tls();
     open.map_size(options.map_bytes)
         .max_readers(options.max_readers)
-        .max_dbs(u32::try_from(Tree::ALL.len()).expect("thirteen trees"));
+        .max_dbs(u32::try_from(Tree::ALL.len()).expect("a few trees"));
     // Keys are read where they lie, not one after another: a disk that reads megabytes ahead at each
     // fault would make a cold lookup a hundred times slower.
     // SAFETY: the data file is written by LMDB alone: a data directory is locked by its node, and

@@ -93,7 +93,7 @@ impl Store {
         Ok(KvHash { hash: hashing.hash, revision, compacted, current })
     }
 
-    /// Hashes leases, attachments, users, roles, alarms, members, counters, and the time, author and
+    /// Hashes leases, attachments, users, roles, alarms, members, counters, uploads, and the time, author and
     /// note of each revision from the compacted one on. Commits first.
     ///
     /// # Errors

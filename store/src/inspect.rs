@@ -2,7 +2,7 @@
 //!
 //! The trees say many things twice: a version stands in *keys*, its change in *revisions*, its time in
 //! *times*; a key's birth and death in *names*, their number in *directories*; its lease in
-//! *attachments*. [`Inspector::check`] compares each with each. It reads the trees as they lie in
+//! *attachments*; what an upload holds, in a row of its own before its parts. [`Inspector::check`] compares each with each. It reads the trees as they lie in
 //! LMDB, so that a damaged row is reported and passed over instead of ending the work.
 //!
 //! Rows below the compacted revision may be there or not, as far as the physical compaction has come:
@@ -10,6 +10,7 @@
 
 mod directories;
 mod invariants;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -225,7 +226,7 @@ impl Inspector {
             found += 1;
             report(violation);
         };
-        let checks: [invariants::Check; 7] = [
+        let checks: [invariants::Check; 8] = [
             Self::check_state,
             Self::check_keys,
             Self::check_revisions,
@@ -233,6 +234,7 @@ impl Inspector {
             Self::check_names,
             Self::check_directories,
             Self::check_others,
+            Self::check_uploads,
         ];
         for check in checks {
             check(self, progress, &mut count)?;

@@ -16,6 +16,7 @@ use crate::names::NewRow;
 use crate::schema::{Tree, Want, decode_attachment, decode_lease, encode_lease, lease_row};
 use crate::txn::{Changes, Stop};
 use crate::types::{Lease, LeaseId};
+use crate::upload;
 use crate::view::ReadView;
 
 /// Runs a command of leases in an entry of `term`.
@@ -86,6 +87,7 @@ fn revoke(
         };
         changes.delete_unbounded(&version.kv);
     }
+    upload::remove(view, id, rows)?;
     rows.push((Tree::Leases, Bytes::copy_from_slice(&lease_row(id)), None));
     Ok(Done::LeaseRevoked { deleted: u64::try_from(keys.len()).unwrap_or(u64::MAX) })
 }

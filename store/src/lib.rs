@@ -49,6 +49,7 @@ mod successor;
 mod touch;
 mod txn;
 pub mod types;
+mod upload;
 mod validate;
 mod verify;
 mod view;
@@ -61,7 +62,9 @@ pub use backup::{
 };
 pub use check::check_file;
 pub use codec::{DecodeError, Problem};
-pub use command::{Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal};
+pub use command::{
+    Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal, UploadCommit,
+};
 pub use error::{OpenError, ReadError, StoreError};
 pub use escape::escaped_bytes;
 pub use fault::StopPoint;
@@ -69,5 +72,8 @@ pub use hash::{KvHash, OwnHash};
 pub use inspect::{Facts, Inspector, PrefixFacts, TreeFacts, Violation};
 pub use options::StoreOptions;
 pub use store::{Health, Position, Size, Store};
+pub use upload::{
+    UPLOAD_BYTES_MAX, UPLOAD_PART_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX, UPLOADS_MAX,
+};
 pub use view::ReadView;
 pub use watch::{WatchOptions, WatchRequest, WatchStats, WatchedEvent, WatchedRevision, Watcher};

@@ -7,7 +7,7 @@
 //! makes them visible. The committer drops a layer only after its commit is durable: each row is in
 //! a layer, in LMDB, or in both, where both say the same.
 //!
-//! Rows of the other trees (leases, attachments) have no revision: the newest layer wins, and a
+//! Rows of the other trees (leases, attachments, uploads) have no revision: the newest layer wins, and a
 //! deletion is a row without a value.
 
 use std::sync::Arc;

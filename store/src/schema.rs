@@ -19,6 +19,7 @@ use crate::types::{Author, DirectoryState, Revision, Stamp, Time};
 mod alarm;
 mod lease;
 mod state;
+mod upload;
 mod version;
 
 pub use alarm::{alarm_row, decode_alarm, encode_alarm};
@@ -28,6 +29,10 @@ pub use lease::{
 pub use state::{
     CompactionPass, ROW_FORMAT, ROW_STATE, StateRow, decode_format, decode_state, encode_format,
     encode_state,
+};
+pub use upload::{
+    UploadState, decode_upload, decode_upload_ops, decode_upload_part, encode_upload,
+    encode_upload_part, split_upload_row, upload_part_row, upload_row,
 };
 pub(crate) use version::decode_key_row_into;
 pub use version::{KeyRow, Want, decode_key_row, encode_key_row};
@@ -58,10 +63,11 @@ pub enum Tree {
     Alarms = 10,
     Members = 11,
     Counters = 12,
+    Uploads = 13,
 }
 
 impl Tree {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Meta,
         Self::Keys,
         Self::Revisions,
@@ -75,6 +81,7 @@ impl Tree {
         Self::Alarms,
         Self::Members,
         Self::Counters,
+        Self::Uploads,
     ];
 
     #[must_use]
@@ -93,6 +100,7 @@ impl Tree {
             Self::Alarms => "alarms",
             Self::Members => "members",
             Self::Counters => "counters",
+            Self::Uploads => "uploads",
         }
     }
 

@@ -16,7 +16,8 @@ pub(crate) fn check_form(txn: &Txn) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_op(op: &Op) -> Result<(), Refusal> {
+/// Refuses an operation for its form; nested ones too, but for keys written twice.
+pub(crate) fn check_op(op: &Op) -> Result<(), Refusal> {
     match op {
         Op::Put { key, value, .. } | Op::Append { key, value } => {
             check_key(key)?;

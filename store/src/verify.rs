@@ -3,8 +3,8 @@
 use crate::error::StoreError;
 use crate::schema::{
     RowError, Tree, Want, decode_alarm, decode_attachment, decode_change, decode_directory,
-    decode_key_row, decode_lease, decode_name, decode_revision_row, decode_stamp, key_of_prefix,
-    split_descending,
+    decode_key_row, decode_lease, decode_name, decode_revision_row, decode_stamp, decode_upload,
+    decode_upload_ops, key_of_prefix, split_descending, split_upload_row,
 };
 use crate::view::ReadView;
 
@@ -48,6 +48,10 @@ pub(crate) fn verify_row(tree: Tree, row: &[u8], value: &[u8]) -> Result<(), Row
         Tree::Leases => decode_lease(row, value).map(drop),
         Tree::Attachments => decode_attachment(row, value).map(drop),
         Tree::Alarms => decode_alarm(row, value).map(drop),
+        Tree::Uploads => match split_upload_row(row)? {
+            (_, None) => decode_upload(row, value).map(drop),
+            (_, Some(_)) => decode_upload_ops(row, value).map(drop),
+        },
         // Rows of these trees are written by no command yet; meta is read at open.
         Tree::Meta | Tree::Users | Tree::Roles | Tree::Members | Tree::Counters => Ok(()),
     }

@@ -8,6 +8,8 @@ pub(super) const BODY_LEASE_REVOKE: u8 = 4;
 pub(super) const BODY_LEASE_EXPIRE: u8 = 5;
 pub(super) const BODY_LEASE_CHECKPOINT: u8 = 6;
 pub(super) const BODY_ALARM: u8 = 7;
+pub(super) const BODY_UPLOAD_PART: u8 = 8;
+pub(super) const BODY_UPLOAD_COMMIT: u8 = 9;
 
 pub(super) const OP_PUT: u8 = 1;
 pub(super) const OP_DELETE: u8 = 2;

@@ -52,6 +52,8 @@ fn nospace_refuses_what_stores_values_and_lets_space_be_made() {
     }
     let grant = Body::LeaseGrant { id: LeaseId(2), ttl_seconds: 60 };
     assert_eq!(apply(&store, grant.clone()), Err(Refusal::NoSpace));
+    let part = Body::UploadPart { upload: LeaseId(1), part: 0, ops: vec![Op::delete("/a")] };
+    assert_eq!(apply(&store, part), Err(Refusal::NoSpace));
     txn(&store, vec![Op::Range(RangeQuery::new(KeyRange::prefix(b"/"))), Op::delete("/a")])
         .unwrap();
     apply(&store, Body::LeaseRevoke { id: LeaseId(1) }).unwrap();

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use revfs_store::schema::{
-    KeyRow, StateRow, Tree, Want, attachment_row, decode_attachment, decode_change,
+    KeyRow, StateRow, Tree, UploadState, Want, attachment_row, decode_attachment, decode_change,
     decode_directory, decode_format, decode_key_row, decode_lease, decode_name,
-    decode_revision_row, decode_stamp, decode_state, encode_attachment, encode_change,
-    encode_directory, encode_format, encode_key_row, encode_lease, encode_name, encode_stamp,
-    encode_state, key_of_prefix, key_row, lease_row, name_of_prefix, revision_row,
-    split_descending,
+    decode_revision_row, decode_stamp, decode_state, decode_upload, decode_upload_ops,
+    decode_upload_part, encode_attachment, encode_change, encode_directory, encode_format,
+    encode_key_row, encode_lease, encode_name, encode_stamp, encode_state, encode_upload,
+    encode_upload_part, key_of_prefix, key_row, lease_row, name_of_prefix, revision_row,
+    split_descending, split_upload_row, upload_part_row, upload_row,
 };
 use revfs_store::types::{
     Author, DirectoryState, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX,
@@ -164,6 +165,22 @@ fn damaged_rows_of_the_other_trees_are_refused() {
     refuses(&value, &|v| decode_attachment(&row, v).is_ok(), &mut r);
     // The key of an attachment is in its row: a row that was changed is another one.
     refuses(&row, &|row| decode_attachment(row, &value).is_ok(), &mut r);
+    let row = upload_row(LeaseId(-5));
+    let upload = UploadState { parts: 2, operations: 3, value_bytes: 4, bytes: 5 };
+    let value = encode_upload(&row, &upload);
+    assert_eq!(decode_upload(&row, &value), Ok(upload));
+    refuses(&value, &|v| decode_upload(&row, v).is_ok(), &mut r);
+    let row = upload_part_row(LeaseId(-5), 7);
+    assert_eq!(split_upload_row(&row), Ok((LeaseId(-5), Some(7))));
+    // Two operations: put "k" "v", delete of the key "d".
+    let ops = b"\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\x01k\0\0\0\x01v\x02\0\x01\0\0\0\x01d";
+    let value = encode_upload_part(&row, ops);
+    assert_eq!(decode_upload_ops(&row, &value), Ok(vec![Op::put("k", "v"), Op::delete("d")]));
+    refuses(&value, &|v| decode_upload_ops(&row, v).is_ok(), &mut r);
+    refuses(&row, &|row| decode_upload_ops(row, &value).is_ok(), &mut r);
+    // Whole by its checksum, and no operations all the same.
+    let value = encode_upload_part(&row, &ops[..ops.len() - 1]);
+    assert!(decode_upload_part(&row, &value).is_ok() && decode_upload_ops(&row, &value).is_err());
     let format = encode_format(7);
     refuses(&format, &|v| decode_format(v) == Some(7), &mut r);
     let row = revision_row(Revision(5), 6);
@@ -188,6 +205,9 @@ fn plain_garbage_panics_nowhere() {
         assert!(decode_stamp(&row, &value).is_err());
         assert!(decode_lease(&row, &value).is_err());
         assert!(decode_attachment(&row, &value).is_err());
+        assert!(decode_upload(&row, &value).is_err());
+        assert!(decode_upload_ops(&row, &value).is_err());
+        drop(split_upload_row(&row));
         assert!(decode_state(&value).is_err());
         assert_eq!(decode_format(&value), None);
         // These have no checksum of their own: any answer, but an answer.

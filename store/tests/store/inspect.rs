@@ -8,9 +8,10 @@ use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, EnvOpenOptions, RwTxn};
 use revfs_store::schema::{
-    KeyRow, ROW_STATE, Tree, Want, attachment_row, decode_key_row, decode_state, encode_attachment,
-    encode_change, encode_directory, encode_key_row, encode_name, encode_stamp, encode_state,
-    key_row, lease_row, name_row, revision_row,
+    KeyRow, ROW_STATE, Tree, UploadState, Want, attachment_row, decode_key_row, decode_state,
+    encode_attachment, encode_change, encode_directory, encode_key_row, encode_name, encode_stamp,
+    encode_state, encode_upload, encode_upload_part, key_row, lease_row, name_row, revision_row,
+    upload_part_row, upload_row,
 };
 use revfs_store::types::{DirectoryState, KeyRange, LeaseId, Op, Revision, Stamp, Time};
 use revfs_store::{Body, Command, Inspector, Position, Progress, Store, StoreOptions, Violation};
@@ -124,7 +125,7 @@ type Rows<'e> = dyn Fn(Tree) -> Database<'e, Raw, Raw> + 'e;
 /// Changes rows past the store.
 fn damage(dir: &Path, change: impl FnOnce(&Rows<'_>, &mut RwTxn<'_>)) {
     let mut open = EnvOpenOptions::new();
-    open.map_size(1 << 30).max_dbs(13);
+    open.map_size(1 << 30).max_dbs(u32::try_from(Tree::ALL.len()).unwrap());
     #[expect(unsafe_code, reason = "nobody else has the file open")]
     // SAFETY: the store was closed, and the directory is this test's own.
     let env = unsafe { open.open(dir) }.unwrap();
@@ -248,6 +249,21 @@ const CASES: &[Case] = &[
         let mut value = rows(Tree::Leases).get(wtxn, &row).unwrap().unwrap().to_vec();
         *value.last_mut().unwrap() ^= 1;
         rows(Tree::Leases).put(wtxn, &row, &value).unwrap();
+    }),
+    ("an upload has no lease", "its lease does not exist", |rows, wtxn| {
+        let row = upload_row(LeaseId(8));
+        rows(Tree::Uploads).put(wtxn, &row, &encode_upload(&row, &UploadState::default())).unwrap();
+    }),
+    ("an upload counts wrongly", "its parts add up to UploadState { parts: 1, ", |rows, wtxn| {
+        let row = upload_row(LeaseId(7));
+        let state = UploadState { parts: 2, bytes: 4, ..UploadState::default() };
+        rows(Tree::Uploads).put(wtxn, &row, &encode_upload(&row, &state)).unwrap();
+        let row = upload_part_row(LeaseId(7), 0);
+        rows(Tree::Uploads).put(wtxn, &row, &encode_upload_part(&row, &[0; 4])).unwrap();
+    }),
+    ("a part is alone", "nothing counts the parts", |rows, wtxn| {
+        let row = upload_part_row(LeaseId(7), 0);
+        rows(Tree::Uploads).put(wtxn, &row, &encode_upload_part(&row, &[0; 4])).unwrap();
     }),
 ];
 

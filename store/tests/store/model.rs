@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use revfs_store::types::{ChangesQuery, KeyRange, ListQuery, RangeQuery, Revision, Time};
-use revfs_store::{Command, Outcome, Position, ReadView, StopPoint, Store, StoreOptions};
+use revfs_store::{Body, Command, Outcome, Position, ReadView, StopPoint, Store, StoreOptions};
 use tempfile::TempDir;
 
 use crate::random::{self, Random};
@@ -197,6 +197,9 @@ fn check_leases(view: &ReadView, reference: &Reference, r: &mut Random) {
     assert_eq!(view.leases(Some(id), 2).unwrap(), above.collect::<Vec<_>>());
     let own = expected.iter().find(|lease| lease.id == id).copied();
     assert_eq!(view.lease(id).unwrap(), own);
+    let uploads = view.uploads().unwrap().into_iter();
+    let uploads: Vec<_> = uploads.map(|(id, state)| (id, u64::from(state.parts))).collect();
+    assert_eq!(uploads, reference.uploads());
     if own.is_some() {
         assert_eq!(view.lease_keys(id).unwrap(), reference.lease_keys(id), "keys of {id:?}");
     }
@@ -266,6 +269,12 @@ fn random_commands_are_answered_as_the_reference_answers_them() {
         bench.reference.compacted()
     );
     println!("stopped at {stops:?}");
+    let uploads = bench.log.iter().filter(|(command, outcome)| {
+        matches!(command.body, Body::UploadCommit(_)) && outcome.result.is_ok()
+    });
+    let uploads = uploads.count();
+    println!("{uploads} uploads committed");
+    assert!(uploads > 0 || steps() < 20_000);
     // A short run need not come everywhere.
     let was_everywhere = POINTS.iter().all(|point| stops.get(point).is_some_and(|&n| n > 0));
     assert!(was_everywhere || steps() < 20_000, "{stops:?}");

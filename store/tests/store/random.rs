@@ -5,7 +5,7 @@ use revfs_store::types::{
     Author, Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, RangeQuery, Revision,
     RevisionBounds, SortOrder, SortTarget, Time, Txn,
 };
-use revfs_store::{Body, Command};
+use revfs_store::{Body, Command, UploadCommit};
 
 /// A small generator whose whole state is its seed (splitmix64).
 pub(crate) struct Random(u64);
@@ -271,6 +271,10 @@ fn txn(r: &mut Random, compacted: u64, current: u64, depth: u64) -> Txn {
     Txn { compares, success, failure }
 }
 
+fn ops(r: &mut Random, compacted: u64, current: u64) -> Vec<Op> {
+    (0..r.index(3)).map(|_| op(r, compacted, current, 2)).collect()
+}
+
 pub(crate) fn command(r: &mut Random, compacted: u64, current: u64, time: i64) -> Command {
     let body = match r.below(200) {
         0 => Body::Compact { revision: revision(r, compacted, current) },
@@ -281,7 +285,17 @@ pub(crate) fn command(r: &mut Random, compacted: u64, current: u64, time: i64) -
             term: 1 + r.below(2),
             remaining: (0..r.below(3)).map(|seconds| (lease(r), seconds.cast_signed())).collect(),
         },
-        16..90 => Body::Txn(Txn { success: vec![op(r, compacted, current, 3)], ..Txn::default() }),
+        16..26 => Body::UploadPart {
+            upload: lease(r),
+            part: u32::try_from(r.below(3)).unwrap(),
+            ops: ops(r, compacted, current),
+        },
+        26..34 => {
+            let Txn { compares, failure, .. } = txn(r, compacted, current, 1);
+            let parts = u32::try_from(r.below(4)).unwrap();
+            Body::UploadCommit(UploadCommit { upload: lease(r), parts, compares, failure })
+        }
+        34..90 => Body::Txn(Txn { success: vec![op(r, compacted, current, 3)], ..Txn::default() }),
         _ => Body::Txn(txn(r, compacted, current, 1)),
     };
     let principal = if r.one_in(2) { "alice" } else { "" };

@@ -18,6 +18,7 @@ use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
 mod form;
 mod hash;
 mod run;
+mod upload;
 
 use form::{form, has_duplicates};
 use run::Run;
@@ -42,6 +43,8 @@ pub(crate) struct Reference {
     events: BTreeMap<(u64, usize), Event>,
     /// Granted and remaining seconds.
     leases: BTreeMap<i64, (i64, i64)>,
+    /// The operations of each part.
+    uploads: BTreeMap<i64, BTreeMap<u32, Vec<Op>>>,
 }
 
 fn count(length: usize) -> u64 {
@@ -93,6 +96,7 @@ impl Reference {
             stamps: [(1, Stamp { revision: Revision(1), ..Stamp::default() })].into(),
             events: BTreeMap::new(),
             leases: BTreeMap::new(),
+            uploads: BTreeMap::new(),
         }
     }
 
@@ -136,6 +140,8 @@ impl Reference {
                 }
                 Ok(Done::LeasesNoted { leases })
             }
+            Body::UploadPart { upload, part, ops } => self.keep_part(*upload, *part, ops),
+            Body::UploadCommit(own) => self.commit_upload(own, time, command),
         };
         Outcome { revision: Revision(self.current), result }
     }
@@ -158,6 +164,7 @@ impl Reference {
         if self.leases.remove(&id.0).is_none() {
             return Err(Refusal::LeaseNotFound);
         }
+        self.uploads.remove(&id.0);
         let mut run = self.run(time);
         let own: Vec<Bytes> =
             run.keys.values().filter(|kv| kv.lease == id).map(|kv| kv.key.clone()).collect();
@@ -440,6 +447,7 @@ impl Reference {
             (Tree::Directories, directories),
             (Tree::Leases, count(self.leases.len())),
             (Tree::Attachments, count(attached)),
+            (Tree::Uploads, self.uploads().iter().map(|(_, parts)| 1 + parts).sum()),
         ]
     }
 

@@ -121,6 +121,11 @@ impl Scenario {
                 let keys: Vec<_> = keys.iter().map(|key| key.escape_ascii().to_string()).collect();
                 format!("{}: {}", found.unwrap_or_else(|| "none".into()), keys.join(" "))
             }
+            Action::Uploads => {
+                let uploads = view.uploads().unwrap().into_iter();
+                let lines = uploads.map(|(id, state)| format!("upload {} {state:?}", id.0));
+                lines.collect::<Vec<_>>().join("\n")
+            }
             Action::Hash(at) => {
                 let store = self.store.as_ref().unwrap();
                 print::read(store.hash_kv(*at), |found| format!("hash {}", found.hash))

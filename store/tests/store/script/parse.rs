@@ -1,14 +1,15 @@
 //! The words of a scenario.
 //!
 //! `KEY`, `PREFIX*`, `START..END` and `START..` are ranges; `""` is the empty key; `name=value` words
-//! are options; `expire LEASE TERM` and `checkpoint TERM LEASE=SECONDS…` are a leader's. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
+//! are options; `expire LEASE TERM` and `checkpoint TERM LEASE=SECONDS…` are a leader's. `part UPLOAD PART`,
+//! operations, `end` sends a part; `commit UPLOAD PARTS` begins like a transaction without success. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
 
 use bytes::Bytes;
-use revfs_store::Body;
 use revfs_store::types::{
     Compare, CompareResult, CompareTarget, KeyRange, LeaseId, ListQuery, Op, RangeQuery, Revision,
     RevisionBounds, SortOrder, SortTarget, Time, Txn,
 };
+use revfs_store::{Body, UploadCommit};
 
 #[derive(Debug)]
 pub(super) enum Action {
@@ -23,6 +24,7 @@ pub(super) enum Action {
     Revision,
     Leases(Option<LeaseId>, usize),
     Lease(LeaseId),
+    Uploads,
 }
 
 pub(super) struct Lines<'t> {
@@ -174,6 +176,18 @@ impl<'t> Lines<'t> {
             "hash" => Action::Hash(revision(&words)),
             "revision" => Action::Revision,
             "txn" => Action::Apply(Body::Txn(self.txn())),
+            "part" => {
+                let (upload, part) = (LeaseId(number(words[1])), number(words[2]));
+                let ops = self.txn().success;
+                Action::Apply(Body::UploadPart { upload, part, ops })
+            }
+            "commit" => {
+                let (upload, parts) = (LeaseId(number(words[1])), number(words[2]));
+                let Txn { compares, failure, .. } = self.txn();
+                let commit = UploadCommit { upload, parts, compares, failure };
+                Action::Apply(Body::UploadCommit(commit))
+            }
+            "uploads" => Action::Uploads,
             _ => {
                 let op = self.op(&words);
                 Action::Apply(Body::Txn(Txn { success: vec![op], ..Txn::default() }))
