@@ -291,6 +291,9 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         Refusal::TooManyBytes { max } => {
             api::Error::TooBig { unit: "bytes of values", count: max.saturating_add(1), max }
         }
+        Refusal::TooManyUploads { .. } | Refusal::UploadsTooLarge { .. } => {
+            api::Error::Busy { reason: refusal.to_string() }
+        }
         Refusal::NoSpace => api::Error::NoSpace {
             reason: "the alarm NOSPACE is raised: compact, or raise the quota".to_owned(),
         },
@@ -302,6 +305,12 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         | Refusal::LeaseExists
         | Refusal::LeaseIdZero
         | Refusal::OtherTerm { .. }
+        | Refusal::UploadNotFound { .. }
+        | Refusal::UploadPartMissing { .. }
+        | Refusal::UploadPartUnexpected { .. }
+        | Refusal::UploadPartDiffers { .. }
+        | Refusal::UploadPartNumber { .. }
+        | Refusal::UploadPartTooLarge { .. }
         | Refusal::MoveOverlaps
         | Refusal::ExchangeMixed => api::Error::Invalid(refusal.to_string()),
     }

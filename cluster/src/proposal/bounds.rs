@@ -22,7 +22,10 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
             let mut size = Size::default();
             size.txn(txn)
         }
-        Body::Compact { .. }
+        // Parts of a transaction that was checked whole.
+        Body::UploadPart { .. }
+        | Body::UploadCommit(_)
+        | Body::Compact { .. }
         | Body::LeaseGrant { .. }
         | Body::LeaseRevoke { .. }
         | Body::LeaseExpire { .. }
