@@ -6,8 +6,9 @@
 //! - A record is not bound to its file by anything stored. It *holds* iff its content is not older than
 //!   the file's birth (`record.content_revision >= file.birth_revision`), so the record that outlives a
 //!   plain delete means nothing to the next file of that name. A time set by hand holds only while the
-//!   content has not changed since (`record.content_revision >= file.content_revision`). A move carries
-//!   these revisions along with both keys.
+//!   content has not changed since (`record.content_revision >= file.content_revision`; of a directory:
+//!   while no name has come or gone since, `>= directory.changed`). A move carries these revisions along
+//!   with both keys, and with a directory that it moves whole.
 //! - One key serves a directory and the file `%` in it; the kind in the record says whose it is. It is
 //!   the directory's iff it is [`Kind::Directory`].
 //! - Who changes a record starts from [`in_force_of_file`] or [`in_force_of_directory`], never from the
@@ -191,7 +192,10 @@ pub fn effective_directory(
     defaults: &Defaults,
 ) -> Effective {
     let holds = |record: &&Record| marker.is_some_and(|marker| record.is_of_directory(marker));
-    let changed = record.filter(holds).map(|record| record.time);
+    let recorded = record.filter(holds).map(|record| record.time);
+    // A directory that was moved keeps its time; its marker says when that was.
+    let moved = marker.filter(|marker| is_marker(marker, record)).map(|marker| marker.time);
+    let changed = recorded.max(moved);
     let attributes = in_force_of_directory(directory, marker, record, defaults);
     Effective::new(attributes, defaults, directory.time, changed.max(Some(directory.time)))
 }

@@ -13,7 +13,7 @@ mod read;
 mod readdir;
 mod readlink;
 mod remove;
-mod rename;
+pub(crate) mod rename;
 mod setattr;
 mod statfs;
 mod write;

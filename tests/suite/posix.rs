@@ -112,8 +112,55 @@ fn rename_may_keep_or_exchange_what_is_there() {
     rename("c", "b", RenameFlags::RENAME_EXCHANGE).expect("both exist");
     assert_eq!(mount.revision(), before + 1);
     assert_eq!(mount.ok("cat b c"), "a\nb");
-    assert_eq!(rename("d", "b", RenameFlags::RENAME_EXCHANGE), Err(Errno::EINVAL), "only files");
+    rename("d", "b", RenameFlags::RENAME_EXCHANGE).expect("a directory and a file");
+    assert_eq!(mount.revision(), before + 2);
+    assert_eq!(
+        mount.ok("cat b/f d; cat @rev/{before}/d/f".replace("{before}", &before.to_string())),
+        "x\na\nx"
+    );
+    assert_eq!(rename("b", "b/f", RenameFlags::RENAME_EXCHANGE), Err(Errno::EINVAL));
     assert_eq!(rename("b", "none", RenameFlags::RENAME_EXCHANGE), Err(Errno::ENOENT));
+}
+
+#[test]
+fn directories_are_exchanged_in_one_revision() {
+    let mount = Mount::up();
+    mount.ok("mkdir -p a/sub p/b; echo 1 > a/same; echo 2 > a/sub/mine; echo 3 > p/b/same");
+    mount.ok("chmod 700 a; chmod 600 a/sub/mine; touch -d @1000000000 p/b");
+    let before = mount.revision();
+    let (one, other) = (mount.path("a"), mount.path("p/b"));
+    let number = |path: &std::path::Path| fs::metadata(path).expect("stat").ino();
+    let numbers = (number(&one), number(&other));
+    renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE).expect("exchange");
+    assert_eq!(mount.revision(), before + 1);
+    assert_eq!((number(&other), number(&one)), numbers);
+    assert_eq!(
+        mount.ok("ls a p/b; cat a/same p/b/same p/b/sub/mine"),
+        "a:\nsame\n\np/b:\nsame\nsub\n3\n1\n2"
+    );
+    assert_eq!(
+        mount.ok("stat -c %a p/b p/b/sub/mine a; stat -c %Y a"),
+        "700\n600\n755\n1000000000"
+    );
+    let past = format!("cd @rev/{before}; cat a/same a/sub/mine p/b/same; stat -c %Y p/b");
+    assert_eq!(mount.ok(&past), "1\n2\n3\n1000000000");
+    mount.ok("echo 4 > a/new; rm p/b/sub/mine");
+    assert_eq!(mount.ok("ls a p/b/sub; cat a/new"), "a:\nnew\nsame\n\np/b/sub:\n4");
+}
+
+#[test]
+fn a_renamed_directory_keeps_its_times() {
+    let mount = Mount::up();
+    mount.ok("mkdir -p d/s p; touch d/f d/s/g; touch -d @1000000000 d/s");
+    let times = "stat -c '%y' D D/s";
+    let own = mount.ok(&times.replace('D', "d"));
+    let parent = mount.ok("stat -c %y p");
+    mount.ok("mv d e; mv e p/e; mkdir q; mv -T p/e q");
+    assert_eq!(mount.ok(&times.replace('D', "q")), own);
+    assert_eq!(mount.ok("stat -c %Y q/s"), "1000000000");
+    assert_ne!(mount.ok("stat -c %y p"), parent);
+    mount.ok("touch q/s/new");
+    assert_ne!(mount.ok("stat -c %Y q/s"), "1000000000");
 }
 
 #[test]

@@ -11,16 +11,14 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::{ChangesRequest, Error, KeyRange, Revision};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use crate::filesystem::{Answer, Filesystem};
-use crate::node::Place;
 use crate::note::maker;
+use crate::ops::rename::exchange::Exchange;
 use crate::path::DirectoryKey;
-use crate::staged::Life;
 
 /// After a question that was not answered, others are told so without a wait of their own.
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -31,22 +29,15 @@ const REVISIONS_AT_ONCE: usize = 256;
 /// Names that may have changed.
 #[derive(Clone, Debug)]
 pub(crate) enum NameChange {
-    Directory {
-        from: DirectoryKey,
-        to: DirectoryKey,
-    },
-    /// Two files, with the life that each key has.
-    Exchange {
-        one: (Bytes, Life),
-        other: (Bytes, Life),
-    },
+    Directory { from: DirectoryKey, to: DirectoryKey },
+    Exchange(Exchange),
 }
 
 impl NameChange {
     fn ranges(&self) -> Vec<KeyRange> {
         match self {
             Self::Directory { from, to } => vec![from.range(), to.range()],
-            Self::Exchange { one, .. } => vec![KeyRange::Key(one.0.clone())],
+            Self::Exchange(exchange) => exchange.ranges(),
         }
     }
 }
@@ -179,18 +170,10 @@ impl Filesystem {
                     self.forget_directory_name(directory);
                 }
             }
-            NameChange::Exchange { one, other } => {
-                self.nodes.exchange_files(&one.0, &other.0);
-                for (key, life) in [one, other] {
-                    if let Some(node) = self.nodes.find(&Place::File { key: key.clone() }) {
-                        let mut state = node.file.lock();
-                        state.life = *life;
-                        state.drop_content();
-                        drop(state);
-                        node.see(revision);
-                    }
-                    self.forget_name(key);
-                }
+            NameChange::Exchange(exchange) => {
+                self.exchange_here(exchange, revision);
+                self.forget_name(&exchange.a);
+                self.forget_name(&exchange.b);
             }
         }
     }

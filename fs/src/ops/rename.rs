@@ -3,12 +3,12 @@
 //! - A file with staged content becomes content, attributes and new name in one revision.
 //! - Another file is moved with its record; mtime and birth stay with it.
 //! - A directory is moved as a range, its records as another; what is staged below it goes along.
-//! - Two files are exchanged by two puts ([`exchange`]).
+//! - Two names are exchanged with all that they stand for ([`exchange`]).
 //!
 //! Each attempt looks at both ends, guards what it saw, and is repeated if that did not hold.
 
 mod directory;
-mod exchange;
+pub(crate) mod exchange;
 mod file;
 
 use std::ffi::OsStr;
@@ -67,7 +67,7 @@ impl Filesystem {
             let target = self.existing(&to, new_name).await?;
             if is_exchange {
                 let target = target.ok_or(Errno::ENOENT)?;
-                if self.exchange(caller, source, target).await? {
+                if self.exchange(caller, (source, &from), (target, &to)).await? {
                     return Ok(());
                 }
                 continue;

@@ -338,6 +338,34 @@ async fn what_is_written_after_an_exchange_of_which_nobody_knew_goes_to_the_same
 }
 
 #[tokio::test]
+async fn what_is_written_after_an_exchange_of_directories_of_which_nobody_knew_stays_in_its_file() {
+    for moment in [FailureMoment::Before, FailureMoment::After] {
+        let mount = Mount::empty();
+        mount.mkdir("a").await.unwrap();
+        mount.mkdir("b").await.unwrap();
+        mount.write("a/f", "1").await.unwrap();
+        mount.write("b/f", "2").await.unwrap();
+        let open = mount.open("a/f", APPEND).await.unwrap();
+        open.write(0, "x").await.unwrap();
+        let unborn = mount.create("b/new", CREATE | libc::O_TRUNC).await.unwrap();
+        unborn.write(0, "3").await.unwrap();
+        mount.memory.fail_next_txn(moment, unknown());
+        let exchanged = mount.rename_with("a", "b", libc::RENAME_EXCHANGE).await;
+        assert_eq!(exchanged, Err(Errno::EIO));
+        open.close().await.unwrap();
+        unborn.close().await.unwrap();
+        let (written, other) = match moment {
+            FailureMoment::Before => ("a", "b"),
+            FailureMoment::After => ("b", "a"),
+        };
+        assert_eq!(mount.stored(&format!("/{written}/f")).await.as_deref(), Some("1x"));
+        assert_eq!(mount.stored(&format!("/{other}/f")).await.as_deref(), Some("2"));
+        assert_eq!(mount.stored(&format!("/{other}/new")).await.as_deref(), Some("3"));
+        assert_eq!(mount.read(&format!("{written}/f")).await.unwrap(), "1x");
+    }
+}
+
+#[tokio::test]
 async fn while_nobody_knows_of_a_rename_its_names_are_eio_and_nothing_is_lost() {
     let mount = Mount::empty();
     mount.mkdir("a").await.unwrap();

@@ -197,13 +197,29 @@ impl Model {
         target: Option<&Inode>,
     ) -> Answer<()> {
         let target = target.ok_or(Errno::ENOENT)?;
+        if from == to {
+            return Ok(());
+        }
         let is_directory = |inode: &Inode| matches!(inode, Inode::Directory { .. });
-        if is_directory(source) || is_directory(target) {
+        let (below_from, below_to) = (format!("{from}/"), format!("{to}/"));
+        if (is_directory(source) && to.starts_with(&below_from))
+            || (is_directory(target) && from.starts_with(&below_to))
+        {
             return Err(Errno::EINVAL);
         }
-        let (one, other) = (self.names[from], self.names[to]);
-        self.names.insert(from.to_owned(), other);
-        self.names.insert(to.to_owned(), one);
+        let exchanged = |name: String| match name {
+            name if name == from => to.to_owned(),
+            name if name == to => from.to_owned(),
+            name if name.starts_with(&below_from) => {
+                format!("{below_to}{}", &name[below_from.len()..])
+            }
+            name if name.starts_with(&below_to) => {
+                format!("{below_from}{}", &name[below_to.len()..])
+            }
+            name => name,
+        };
+        let names = std::mem::take(&mut self.names);
+        self.names = names.into_iter().map(|(name, inode)| (exchanged(name), inode)).collect();
         Ok(())
     }
 
