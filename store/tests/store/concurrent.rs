@@ -172,6 +172,12 @@ fn a_transaction_over_the_bound_of_rows_is_an_outcome() {
     let whole = Op::Move { from: "/a/".into(), to: "/c/".into() };
     let outcome = store.apply(position(4), &command(vec![whole], Time(1))).unwrap();
     assert_eq!(outcome.result, Err(Refusal::TooManyRows { max: TXN_ROWS_MAX }));
+    // An exchange writes both sides; with one that is empty it is a move.
+    for (index, b) in [(5, "/b/"), (6, "/c/")] {
+        let exchange = Op::Exchange { a: "/a/".into(), b: b.into() };
+        let outcome = store.apply(position(index), &command(vec![exchange], Time(1))).unwrap();
+        assert_eq!(outcome.result, Err(Refusal::TooManyRows { max: TXN_ROWS_MAX }), "{b}");
+    }
     let query = RangeQuery { count_only: true, ..RangeQuery::new(all) };
     let view = store.read_view().unwrap();
     assert_eq!(view.range(Revision::NONE, &query).unwrap().count, u64::try_from(2 * half).unwrap());
