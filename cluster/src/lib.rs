@@ -4,6 +4,7 @@
 //! - [`log`]: entries and votes, durable before they are acknowledged;
 //! - [`raft`]: all of openraft, the only module that names its types;
 //! - [`proposal`]: what becomes of a change, in every case;
+//! - `upload`: transactions that are too large for one entry of the log;
 //! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
 //! - [`grpc`]: the services, over any key space.
 
@@ -25,6 +26,7 @@ pub mod proposal;
 pub mod raft;
 pub mod restore;
 mod space_alarm;
+mod upload;
 mod watch;
 
 pub use config::{NodeConfig, StartError};

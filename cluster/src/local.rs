@@ -21,6 +21,7 @@ use crate::convert;
 use crate::data_dir::Identity;
 use crate::lease_clock::LeaseClock;
 use crate::proposal::Proposer;
+use crate::upload::{Uploads, is_large};
 use crate::watch::StoreWatch;
 
 /// A compaction that is to be physical is waited for so long.
@@ -31,6 +32,7 @@ pub struct Local {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) uploads: Uploads,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
@@ -41,8 +43,7 @@ pub struct Local {
 
 impl Local {
     async fn propose(&self, origin: Origin, body: Body) -> Result<Outcome> {
-        let author = Author { principal: String::new(), claimed: origin.claimed };
-        self.proposer.propose(author, origin.note, body).await
+        self.proposer.propose(author(origin.claimed), origin.note, body).await
     }
 
     fn answer(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
@@ -98,6 +99,11 @@ impl Local {
     }
 }
 
+/// Who says so and is not asked to prove it.
+fn author(claimed: String) -> Author {
+    Author { principal: String::new(), claimed }
+}
+
 #[async_trait]
 impl KeySpace for Local {
     fn capabilities(&self) -> Capabilities {
@@ -144,7 +150,12 @@ impl KeySpace for Local {
     }
 
     async fn txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
-        let outcome = self.propose(origin, Body::Txn(convert::txn_to_store(txn))).await?;
+        let txn = convert::txn_to_store(txn);
+        let outcome = if is_large(&txn) {
+            self.uploads.run(author(origin.claimed), origin.note, txn).await?
+        } else {
+            self.propose(origin, Body::Txn(txn)).await?
+        };
         match outcome.result.map_err(convert::refusal)? {
             Done::Txn(answer) => Ok(convert::txn_to_api(answer)),
             other => Err(convert::unexpected(&other)),

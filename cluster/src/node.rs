@@ -27,11 +27,12 @@ use crate::local::Local;
 use crate::log::{Log, OnNoSpace};
 use crate::proposal::Proposer;
 use crate::raft::{Raft, log_id_of};
+use crate::upload::Uploads;
 
 /// See the module. Dropped without [`Node::shutdown`], it stops as after a crash: nothing that was
 /// acknowledged is lost.
 pub struct Node {
-    key_space: Arc<Local>,
+    pub(crate) key_space: Arc<Local>,
     proposer: Arc<Proposer>,
     tasks: Vec<JoinHandle<()>>,
     stop: watch::Sender<bool>,
@@ -82,6 +83,7 @@ impl Node {
         let key_space = Arc::new(Local {
             store,
             proposer: Arc::clone(&proposer),
+            uploads: Uploads::new(Arc::clone(&leases)),
             leases,
             reservations: Arc::default(),
             identity,

@@ -25,12 +25,13 @@ use crate::log::Log;
 use crate::raft::{Raft, WriteError};
 
 pub use self::bounds::NOTE_BYTES_MAX;
+pub(crate) use self::bounds::{check_origin, check_txn};
 use self::to_its_end::ToItsEnd;
 
 /// Proposals in flight; more wait for their turn.
 const IN_FLIGHT_MAX: usize = 4_096;
 
-/// Bytes of the proposals in flight. It lets the largest transaction through, alone.
+/// Bytes of the proposals in flight: three of the largest.
 const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 
 /// New changes wait while applying is so many entries ahead of what the store holds durably.

@@ -15,13 +15,9 @@ pub const NOTE_BYTES_MAX: usize = 4 << 10;
 const AUTHOR_BYTES_MAX: usize = 1 << 10;
 
 pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
-    at_most("bytes of note", note.len(), NOTE_BYTES_MAX)?;
-    at_most("bytes of author", author.principal.len() + author.claimed.len(), AUTHOR_BYTES_MAX)?;
+    check_origin(author, note)?;
     match body {
-        Body::Txn(txn) => {
-            let mut size = Size::default();
-            size.txn(txn)
-        }
+        Body::Txn(txn) => check_txn(txn),
         // Parts of a transaction that was checked whole.
         Body::UploadPart { .. }
         | Body::UploadCommit(_)
@@ -32,6 +28,15 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
         | Body::LeaseCheckpoint { .. }
         | Body::Alarm { .. } => Ok(()),
     }
+}
+
+pub(crate) fn check_origin(author: &Author, note: &[u8]) -> Result<()> {
+    at_most("bytes of note", note.len(), NOTE_BYTES_MAX)?;
+    at_most("bytes of author", author.principal.len() + author.claimed.len(), AUTHOR_BYTES_MAX)
+}
+
+pub(crate) fn check_txn(txn: &Txn) -> Result<()> {
+    Size::default().txn(txn)
 }
 
 fn at_most(unit: &'static str, count: usize, max: usize) -> Result<()> {

@@ -11,3 +11,4 @@ mod full_disk;
 mod leases;
 mod restart;
 mod rig;
+mod uploads;
