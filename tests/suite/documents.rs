@@ -118,6 +118,7 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
         let found = name.filter(|_| marked);
         marked = line.contains("#[test]")
             || line.contains("::test]")
+            || line.contains("::test(")
             || (marked && (line.starts_with("#[") || line.starts_with("//")));
         found
     })

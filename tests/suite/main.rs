@@ -15,3 +15,4 @@ mod posix;
 mod real_tree;
 mod staging;
 mod starting;
+mod two_mounts;
