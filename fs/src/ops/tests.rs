@@ -7,6 +7,7 @@ mod meanwhile;
 mod model;
 mod names;
 mod refusals;
+mod renames;
 mod reservations;
 
 use std::ffi::OsStr;

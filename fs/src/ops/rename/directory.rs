@@ -11,7 +11,6 @@ use crate::attributes::record_key;
 use crate::commit::doubt::NameChange;
 use crate::commit::key_value;
 use crate::commit::transaction::{Site, unchanged};
-use crate::errno::errno;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::note::Operation;
 use crate::path::DirectoryKey;
@@ -23,8 +22,6 @@ struct Beside {
     /// `@value` of the source and its record.
     value: Option<KeyValue>,
     value_record: Option<KeyValue>,
-    record: Option<KeyValue>,
-    replaced_record: Option<KeyValue>,
 }
 
 impl Filesystem {
@@ -50,12 +47,7 @@ impl Filesystem {
         if let Some(target) = target {
             self.check_empty(target).await?;
         }
-        let beside = self.beside(from, &to).await?;
-        if beside.record.is_none() && beside.replaced_record.is_some() {
-            // It would take the place of the record that the source does not have, and a transaction
-            // may not delete what a move in it may write.
-            return self.drop_record(caller, &to, &beside).await.map(|()| false);
-        }
+        let beside = self.beside(from).await?;
         let txn = self.directory_transaction(source, new, &to, &beside);
         let note = Operation::Rename { from: from.as_bytes().clone(), to: to.as_bytes().clone() };
         let (sequence, since) = (self.next_sequence(), self.floor());
@@ -88,8 +80,6 @@ impl Filesystem {
         let site = Site { key: &new.key, root: &self.options.root, defaults: &defaults };
         let mut compares = vec![
             unchanged(from.as_bytes(), source.marker.as_ref()),
-            unchanged(&record_key(from.as_bytes()), beside.record.as_ref()),
-            unchanged(&record_key(to.as_bytes()), beside.replaced_record.as_ref()),
             Compare::absent(to.range_below_marker()),
             Compare::absent(KeyRange::Key(new.key.clone())),
         ];
@@ -99,7 +89,9 @@ impl Filesystem {
         compares.extend(site.parent_compares(new.around));
         let mut success = vec![
             Op::Move { from: from.as_bytes().clone(), to: to.as_bytes().clone() },
-            Op::Move { from: record_key(from.as_bytes()), to: record_key(to.as_bytes()) },
+            // Records that are left over at the target must not become those of younger files that have
+            // none. Below the source they mean nothing to anybody, whatever is made there later.
+            Op::Exchange { a: record_key(from.as_bytes()), b: record_key(to.as_bytes()) },
         ];
         if let Some(old_value) = from.value_key() {
             compares.push(unchanged(&old_value, beside.value.as_ref()));
@@ -118,35 +110,12 @@ impl Filesystem {
         Txn { compares, success, failure: Vec::new() }
     }
 
-    async fn beside(&self, from: &DirectoryKey, to: &DirectoryKey) -> Answer<Beside> {
+    async fn beside(&self, from: &DirectoryKey) -> Answer<Beside> {
         let value = from.value_key().unwrap_or_else(|| from.as_bytes().clone());
-        let reads = vec![
-            Read::key(value.clone()),
-            Read::key(record_key(&value)),
-            Read::key(record_key(from.as_bytes())),
-            Read::key(record_key(to.as_bytes())),
-        ];
+        let reads = vec![Read::key(value.clone()), Read::key(record_key(&value))];
         let answer = self.ask(Revision::NONE, reads).await?;
         let key = |index| key_value(&answer, index).cloned();
-        Ok(Beside { value: key(0), value_record: key(1), record: key(2), replaced_record: key(3) })
-    }
-
-    /// Gives an empty directory that is about to be replaced the default attributes.
-    async fn drop_record(
-        &self,
-        caller: Caller,
-        directory: &DirectoryKey,
-        beside: &Beside,
-    ) -> Answer<()> {
-        let record = record_key(directory.as_bytes());
-        let compares = vec![
-            unchanged(&record, beside.replaced_record.as_ref()),
-            Compare::absent(directory.range_below_marker()),
-        ];
-        let txn = Txn { compares, success: vec![Op::delete(record)], failure: Vec::new() };
-        let note = vec![Operation::Attributes(directory.as_bytes().clone())];
-        let proposed = self.propose(caller.uid, note, txn).await;
-        proposed.map(drop).map_err(|error| errno(&error))
+        Ok(Beside { value: key(0), value_record: key(1) })
     }
 
     /// What this mount knows below `from` now stands below `to`.
