@@ -72,7 +72,7 @@ async fn every_call_reaches_the_key_space_and_brings_its_answer_back() {
     };
     let answer = remote.txn(every, Origin::default()).await.unwrap();
     assert_eq!(answer.answers[4], OpAnswer::Append { value_bytes: 4 });
-    assert_eq!(answer.answers[7], OpAnswer::Restore { put: 1, deleted: 2 });
+    assert_eq!(answer.answers[8], OpAnswer::Restore { put: 1, deleted: 2 });
     assert_eq!(served.stop().await, Drained::Clean);
 }
 

@@ -57,12 +57,12 @@ async fn a_remote_key_space_says_what_the_local_one_says() {
     for (number, txn) in changes().into_iter().enumerate() {
         let origin = Origin { claimed: "user@host".into(), note: "note".into() };
         let answer = remote.txn(txn, origin).await.unwrap();
-        assert_eq!(answer.changed, number < 6, "{answer:?}");
+        assert_eq!(answer.changed, number < 8, "{answer:?}");
         newest = answer.revision;
     }
-    assert_eq!(newest, Revision(7));
+    assert_eq!(newest, Revision(9));
 
-    for revision in 0..=7 {
+    for revision in 0..=9 {
         let revision = Revision(revision);
         let (here, there) =
             (local.read(revision, reads()).await, remote.read(revision, reads()).await);
@@ -72,8 +72,8 @@ async fn a_remote_key_space_says_what_the_local_one_says() {
             assert_eq!(format!("{there:?}"), format!("{here:?}"));
         }
     }
-    let future = remote.read(Revision(8), reads()).await.unwrap_err();
-    assert_eq!(future.to_string(), "revision 8 is in the future: the current one is 7");
+    let future = remote.read(Revision(10), reads()).await.unwrap_err();
+    assert_eq!(future.to_string(), "revision 10 is in the future: the current one is 9");
 
     let history = HistoryRequest {
         key: "/app/size".into(),
@@ -97,7 +97,7 @@ async fn a_remote_key_space_says_what_the_local_one_says() {
     let here = local.changes(request.clone()).await.unwrap();
     let there = remote.changes(request).await.unwrap();
     assert_eq!(there.revisions, here.revisions);
-    assert_eq!(there.revisions.len(), 6);
+    assert_eq!(there.revisions.len(), 8);
     assert_eq!(there.revisions[0].stamp.author.claimed, "user@host");
     let time = there.revisions[3].stamp.time;
     assert_eq!(remote.revision_at(time).await.unwrap(), local.revision_at(time).await.unwrap());
