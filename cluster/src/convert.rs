@@ -3,7 +3,7 @@
 
 use revfs_api::keyspace as api;
 use revfs_store::types as store;
-use revfs_store::{Done, ReadError, Refusal, StoreError};
+use revfs_store::{AuthRefusal, Done, ReadError, Refusal, StoreError};
 
 pub(crate) fn revision_to_store(revision: api::Revision) -> store::Revision {
     store::Revision(revision.0)
@@ -269,6 +269,7 @@ pub(crate) fn read_error(error: ReadError) -> api::Error {
             requested: revision_to_api(requested),
             current: revision_to_api(current),
         },
+        ReadError::Refused(own) => refusal(own),
         ReadError::Store(error) => store_error(error),
     }
 }
@@ -294,6 +295,9 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         Refusal::TooManyUploads { .. } | Refusal::UploadsTooLarge { .. } => {
             api::Error::Busy { reason: refusal.to_string() }
         }
+        Refusal::Auth(AuthRefusal::PermissionDenied) => {
+            api::Error::Denied { reason: refusal.to_string() }
+        }
         Refusal::NoSpace => api::Error::NoSpace {
             reason: "the alarm NOSPACE is raised: compact, or raise the quota".to_owned(),
         },
@@ -311,6 +315,7 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         | Refusal::UploadPartDiffers { .. }
         | Refusal::UploadPartNumber { .. }
         | Refusal::UploadPartTooLarge { .. }
+        | Refusal::Auth(_)
         | Refusal::MoveOverlaps
         | Refusal::ExchangeMixed => api::Error::Invalid(refusal.to_string()),
     }

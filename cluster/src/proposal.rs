@@ -79,7 +79,7 @@ impl Proposer {
         bounds::check(&author, &note, &body)?;
         self.check_open()?;
         // What makes room, or says that there is none, must pass where room is short.
-        let needs_room = !matches!(body, Body::Alarm { .. } | Body::Compact { .. });
+        let needs_room = !matches!(body.inner(), Body::Alarm { .. } | Body::Compact { .. });
         let command = Command { time: now(), author, note, body };
         let encoded = command.encode().map_err(|error| Error::Invalid(error.to_string()))?;
         // The encoded bytes hold it all from here on.

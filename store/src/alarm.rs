@@ -3,7 +3,7 @@
 //! A member measures outside apply and proposes to raise or lift its alarm; apply consults only what is
 //! replicated, so that every member refuses alike. NOSPACE refuses whatever stores values, uploads and
 //! new leases; reads, deletions and compaction go on, so that space can be made. CORRUPT refuses keys and
-//! leases altogether. An alarm makes no revision.
+//! leases altogether. Users and roles may be changed all the same. An alarm makes no revision.
 
 use bytes::Bytes;
 
@@ -47,7 +47,7 @@ pub struct Alarm {
 
 /// Refuses what the raised alarms forbid.
 pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
-    if matches!(body, Body::Alarm { .. }) {
+    if matches!(body, Body::Alarm { .. } | Body::Auth(_)) {
         return Ok(());
     }
     let alarms = view.alarms()?;
@@ -62,7 +62,9 @@ pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
         | Body::LeaseRevoke { .. }
         | Body::LeaseExpire { .. }
         | Body::LeaseCheckpoint { .. }
-        | Body::Alarm { .. } => false,
+        | Body::Alarm { .. }
+        | Body::Auth(_) => false,
+        Body::Request { body, .. } => return admit(view, body),
     };
     if takes_space && !alarms.is_empty() {
         return Err(Refusal::NoSpace.into());

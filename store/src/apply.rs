@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::alarm;
+use crate::auth::{self, Auth, AuthRefusal};
 use crate::command::{Body, Command, Done, Outcome, Refusal};
 use crate::error::StoreError;
 use crate::lease;
@@ -30,6 +31,8 @@ pub(crate) struct Application {
     pub(crate) time: Time,
     /// The new compacted revision, if the command compacts.
     pub(crate) compacted: Option<Revision>,
+    /// Users and roles from now on, if the command changes them.
+    pub(crate) auth: Option<Auth>,
     /// The new revision for those who watch, if somebody does.
     pub(crate) published: Option<Published>,
 }
@@ -46,9 +49,9 @@ impl Application {
     ) -> Result<Self, StoreError> {
         let time = command.time.max(previous);
         let mut rows = Vec::new();
-        let mut compacted = None;
-        let admitted = alarm::admit(view, &command.body);
-        let result = admitted.and_then(|()| match &command.body {
+        let (mut compacted, mut changed_auth) = (None, None);
+        let body = command.body.inner();
+        let result = admit(view, &command.body).and_then(|()| match body {
             Body::Txn(txn) => {
                 let mut changes = Changes::new(view, time);
                 changes.run(txn).map(|answer| (Done::Txn(answer), changes))
@@ -57,6 +60,12 @@ impl Application {
                 compacted = Some(*revision);
                 (Done::Compacted, Changes::new(view, time))
             }),
+            Body::Auth(change) => {
+                changed_auth = view.auth().changed(change, &mut rows)?;
+                let auth_revision = changed_auth.as_ref().unwrap_or(view.auth()).revision();
+                Ok((Done::AuthSet { auth_revision }, Changes::new(view, time)))
+            }
+            Body::Request { .. } => unreachable!("a request holds no request"),
             Body::Alarm { alarm, is_raised } => {
                 let done = alarm::set(view, *alarm, *is_raised, &mut rows);
                 done.map(|done| (done, Changes::new(view, time)))
@@ -66,12 +75,12 @@ impl Application {
             | Body::LeaseExpire { .. }
             | Body::LeaseCheckpoint { .. } => {
                 let mut changes = Changes::new(view, time);
-                let ran = lease::run(view, &mut changes, term, &command.body, &mut rows);
+                let ran = lease::run(view, &mut changes, term, body, &mut rows);
                 ran.map(|done| (done, changes))
             }
             Body::UploadPart { .. } | Body::UploadCommit(_) => {
                 let mut changes = Changes::new(view, time);
-                let ran = upload::run(view, &mut changes, &command.body, &mut rows);
+                let ran = upload::run(view, &mut changes, body, &mut rows);
                 ran.map(|done| (done, changes))
             }
         });
@@ -85,6 +94,7 @@ impl Application {
                     rows: Vec::new(),
                     time,
                     compacted: None,
+                    auth: None,
                     published: None,
                 });
             }
@@ -99,8 +109,20 @@ impl Application {
             change_rows(view, revision, time, command, (changes, &moved), &mut rows)?;
         }
         let outcome = Outcome { revision, result: Ok(done) };
-        Ok(Self { outcome, rows, time, compacted, published })
+        Ok(Self { outcome, rows, time, compacted, auth: changed_auth, published })
     }
+}
+
+/// Refuses what the user who asks may not have, and what the alarms forbid.
+fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
+    if let Body::Request { user, auth_revision, body } = body {
+        if matches!(**body, Body::Request { .. }) {
+            // It cannot be encoded: no log holds it.
+            return Err(AuthRefusal::PermissionDenied.into());
+        }
+        auth::admit(view, user, *auth_revision, body)?;
+    }
+    alarm::admit(view, body)
 }
 
 /// Before the first compaction even revision 0 may be compacted, once, as etcd does.

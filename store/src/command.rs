@@ -7,11 +7,13 @@
 
 use bytes::Bytes;
 
-use crate::alarm::{Alarm, AlarmKind};
+use crate::alarm::Alarm;
+use crate::auth::{AuthChange, AuthRefusal};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
-use crate::schema::alarm_row;
 use crate::types::{Author, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX, Time, Txn, TxnAnswer};
 
+mod auth;
+mod body;
 mod compare;
 mod range;
 mod tag;
@@ -76,6 +78,26 @@ pub enum Body {
         ops: Vec<Op>,
     },
     UploadCommit(UploadCommit),
+    Auth(AuthChange),
+    /// What a client asks for. It is refused if `user` may not have it, or if users and roles changed
+    /// since it was found out, at `auth_revision`, that it is this user who asks. A body that is not
+    /// wrapped is the node's own, and not asked by anybody. Requests do not nest.
+    Request {
+        user: String,
+        auth_revision: u64,
+        body: Box<Body>,
+    },
+}
+
+impl Body {
+    /// What is to be done, whoever asks.
+    #[must_use]
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::Request { body, .. } => body,
+            own => own,
+        }
+    }
 }
 
 /// The answer of apply: the same on every member.
@@ -107,6 +129,10 @@ pub enum Done {
     /// The part is kept, now or since it came for the first time.
     UploadKept {
         parts: u32,
+    },
+    /// Users, roles or whether they matter; also if it was so already.
+    AuthSet {
+        auth_revision: u64,
     },
 }
 
@@ -167,6 +193,8 @@ pub enum Refusal {
     /// Of one upload, or of all.
     #[error("uploaded parts of more than {max} bytes")]
     UploadsTooLarge { max: u64 },
+    #[error(transparent)]
+    Auth(#[from] AuthRefusal),
 }
 
 /// A command that cannot be encoded; refused before it is proposed.
@@ -176,6 +204,8 @@ pub enum EncodeError {
     TooDeep { max: usize },
     #[error("field of {bytes} bytes does not fit in a command")]
     TooLong { bytes: usize },
+    #[error("a request inside a request: wrap what the client asks for once")]
+    RequestInRequest,
 }
 
 impl Command {
@@ -190,46 +220,7 @@ impl Command {
         out.bytes(self.author.principal.as_bytes())?;
         out.bytes(self.author.claimed.as_bytes())?;
         out.bytes(&self.note)?;
-        match &self.body {
-            Body::Txn(txn) => {
-                out.0.u8(tag::BODY_TXN);
-                out.txn(txn, 1)?;
-            }
-            Body::Compact { revision } => {
-                out.0.u8(tag::BODY_COMPACT);
-                out.0.u64(revision.0);
-            }
-            Body::LeaseGrant { id, ttl_seconds } => {
-                out.0.u8(tag::BODY_LEASE_GRANT);
-                out.0.i64(id.0);
-                out.0.i64(*ttl_seconds);
-            }
-            Body::LeaseRevoke { id } => {
-                out.0.u8(tag::BODY_LEASE_REVOKE);
-                out.0.i64(id.0);
-            }
-            Body::LeaseExpire { id, term } => {
-                out.0.u8(tag::BODY_LEASE_EXPIRE);
-                out.0.i64(id.0);
-                out.0.u64(*term);
-            }
-            Body::LeaseCheckpoint { term, remaining } => {
-                out.0.u8(tag::BODY_LEASE_CHECKPOINT);
-                out.0.u64(*term);
-                out.count(remaining.len())?;
-                for (id, seconds) in remaining {
-                    out.0.i64(id.0);
-                    out.0.i64(*seconds);
-                }
-            }
-            Body::Alarm { alarm, is_raised } => {
-                out.0.u8(tag::BODY_ALARM);
-                out.0.raw(&alarm_row(*alarm));
-                out.0.u8(u8::from(*is_raised));
-            }
-            Body::UploadPart { upload, part, ops } => out.upload_part(*upload, *part, ops)?,
-            Body::UploadCommit(commit) => out.upload_commit(commit)?,
-        }
+        out.body(&self.body)?;
         Ok(out.0.into_vec().into())
     }
 
@@ -247,40 +238,8 @@ impl Command {
         let principal = input.reader.text("principal")?;
         let claimed = input.reader.text("claimed author")?;
         let note = input.bytes("note")?;
-        let body = match input.reader.u8("body")? {
-            tag::BODY_TXN => Body::Txn(input.txn(1)?),
-            tag::BODY_COMPACT => {
-                Body::Compact { revision: Revision(input.reader.u64("revision")?) }
-            }
-            tag::BODY_LEASE_GRANT => Body::LeaseGrant {
-                id: LeaseId(input.reader.i64("lease")?),
-                ttl_seconds: input.reader.i64("ttl")?,
-            },
-            tag::BODY_LEASE_REVOKE => Body::LeaseRevoke { id: LeaseId(input.reader.i64("lease")?) },
-            tag::BODY_LEASE_EXPIRE => Body::LeaseExpire {
-                id: LeaseId(input.reader.i64("lease")?),
-                term: input.reader.u64("term")?,
-            },
-            tag::BODY_LEASE_CHECKPOINT => Body::LeaseCheckpoint {
-                term: input.reader.u64("term")?,
-                remaining: input.remaining()?,
-            },
-            tag::BODY_ALARM => {
-                let member = input.reader.u64("member")?;
-                let kind = input.reader.u8("alarm")?;
-                let Some(kind) = AlarmKind::of_number(kind) else {
-                    return Err(input.unknown("alarm", kind));
-                };
-                let alarm = Alarm { member, kind };
-                match input.reader.u8("state")? {
-                    state @ (0 | 1) => Body::Alarm { alarm, is_raised: state == 1 },
-                    other => return Err(input.unknown("state", other)),
-                }
-            }
-            tag::BODY_UPLOAD_PART => input.upload_part()?,
-            tag::BODY_UPLOAD_COMMIT => Body::UploadCommit(input.upload_commit()?),
-            other => return Err(input.unknown("body", other)),
-        };
+        let tag = input.reader.u8("body")?;
+        let body = input.body(tag)?;
         input.reader.end("command")?;
         Ok(Self { time, author: Author { principal, claimed }, note, body })
     }

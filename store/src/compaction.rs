@@ -12,14 +12,41 @@
 use bytes::Bytes;
 use heed::RwTxn;
 use std::ops::Bound;
+use std::time::Duration;
 
+use crate::error::StoreError;
 use crate::names::{split_directory, split_name};
 use crate::schema::{
     CompactionPass, Tree, Want, after_prefix, decode_change, decode_directory, decode_key_row,
     decode_name, decode_revision_row, key_prefix, name_prefix, revision_row,
 };
-use crate::store::Shared;
+use crate::store::{Shared, Store};
 use crate::types::Revision;
+
+impl Store {
+    /// Waits until the rows that the compaction at `revision` forgot are gone from LMDB, at most
+    /// `timeout`; returns whether they are.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn wait_compacted(
+        &self,
+        revision: Revision,
+        timeout: Duration,
+    ) -> Result<bool, StoreError> {
+        let shared = self.shared();
+        let mut state = shared.state.lock();
+        state.commit_wanted = true;
+        shared.work.notify_one();
+        shared.progress.wait_while_for(
+            &mut state,
+            |state| state.pass.done < revision && !state.ended && shared.fault.check().is_ok(),
+            timeout,
+        );
+        shared.fault.check()?;
+        Ok(state.pass.done >= revision)
+    }
+}
 
 /// Goes on with the pass in progress, or begins the next one, for at most one batch.
 ///

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::command::Refusal;
 use crate::schema::RowError;
 use crate::types::Revision;
 
@@ -62,6 +63,9 @@ pub enum ReadError {
     Compacted { requested: Revision, compacted: Revision },
     #[error("revision {requested} is in the future: the current one is {current}")]
     Future { requested: Revision, current: Revision },
+    /// For want of permission.
+    #[error(transparent)]
+    Refused(Refusal),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -8,6 +8,7 @@
 //! Rows below the compacted revision may be there or not, as far as the physical compaction has come:
 //! nothing is asked of them but that each can be read.
 
+mod auth;
 mod directories;
 mod invariants;
 mod uploads;
@@ -226,7 +227,7 @@ impl Inspector {
             found += 1;
             report(violation);
         };
-        let checks: [invariants::Check; 8] = [
+        let checks: [invariants::Check; 9] = [
             Self::check_state,
             Self::check_keys,
             Self::check_revisions,
@@ -235,6 +236,7 @@ impl Inspector {
             Self::check_directories,
             Self::check_others,
             Self::check_uploads,
+            Self::check_auth,
         ];
         for check in checks {
             check(self, progress, &mut count)?;

@@ -18,6 +18,7 @@
 
 mod alarm;
 mod apply;
+mod auth;
 mod backup;
 mod check;
 mod codec;
@@ -56,6 +57,10 @@ mod view;
 mod watch;
 
 pub use alarm::{Alarm, AlarmKind};
+pub use auth::{
+    Access, Auth, AuthChange, AuthRefusal, NAME_BYTES_MAX, Need, PasswordHash, Permission,
+    RECORD_PREFIX, RESERVATION_PREFIX, ROOT, Role, User,
+};
 pub use backup::{
     BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, OnProgress, Progress, RestoreError,
     VerifyError, backup_summary, restore_backup, verify_backup,

@@ -17,12 +17,16 @@ use crate::escape::{TERMINATOR, escape_into, is_plain, unescape};
 use crate::types::{Author, DirectoryState, Revision, Stamp, Time};
 
 mod alarm;
+mod auth;
 mod lease;
 mod state;
 mod upload;
 mod version;
 
 pub use alarm::{alarm_row, decode_alarm, encode_alarm};
+pub use auth::{
+    AUTH_ROW, decode_auth, decode_role, decode_user, encode_auth, encode_role, encode_user,
+};
 pub use lease::{
     attachment_row, decode_attachment, decode_lease, encode_attachment, encode_lease, lease_row,
 };

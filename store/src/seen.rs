@@ -4,6 +4,9 @@
 //! own back, and the next view takes it, as long as it is of the last commit. The committer drops all
 //! idle ones after each commit: they never keep pages from being used again.
 
+use std::sync::Arc;
+
+use crate::auth::Auth;
 use crate::env::Snapshot;
 use crate::error::StoreError;
 use crate::overlay::Layers;
@@ -17,6 +20,7 @@ const IDLE_SNAPSHOTS_MAX: usize = 16;
 pub(crate) struct Seen {
     pub(crate) current: Revision,
     pub(crate) compacted: Option<Revision>,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) layers: Layers,
     pub(crate) generation: u64,
     /// Holds at least the commits of `generation`; `None` if no idle one was left.
@@ -28,6 +32,7 @@ impl State {
         Seen {
             current: self.current,
             compacted: self.compacted,
+            auth: Arc::clone(&self.auth),
             layers: self.layers.clone(),
             generation: self.generation,
             snapshot: self.snapshots.pop(),

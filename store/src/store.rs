@@ -14,12 +14,12 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::apply::Application;
+use crate::auth::Auth;
 use crate::command::{Command, Outcome};
 use crate::committer;
 use crate::env::{Environment, Snapshot};
@@ -95,6 +95,7 @@ pub(crate) struct State {
     pub(crate) compacted: Option<Revision>,
     /// Time of `current`.
     pub(crate) time: Time,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) layers: Layers,
     /// Commits that succeeded since the start.
     pub(crate) generation: u64,
@@ -129,12 +130,18 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    fn new(environment: Environment, options: StoreOptions, row: StateRow) -> Self {
+    fn new(
+        environment: Environment,
+        options: StoreOptions,
+        row: StateRow,
+    ) -> Result<Self, OpenError> {
+        let auth = Arc::new(Auth::load(&environment)?);
         let applied = row.applied.map(|(index, term, raft)| Position { index, term, raft });
         let state = State {
             current: row.current,
             compacted: row.compacted,
             time: row.time,
+            auth,
             layers: Layers { active: Arc::default(), committing: None },
             generation: 0,
             snapshots: Vec::new(),
@@ -154,7 +161,7 @@ impl Shared {
             abandon: false,
             ended: false,
         };
-        Self {
+        Ok(Self {
             post: Arc::new(Post::new(options.watch.clone(), state.current)),
             environment,
             options,
@@ -164,7 +171,7 @@ impl Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
-        }
+        })
     }
 
     fn closed(&self) -> StoreError {
@@ -212,7 +219,7 @@ impl Store {
     ) -> Result<Self, OpenError> {
         let path = environment.path().to_path_buf();
         let store = Self {
-            shared: Arc::new(Shared::new(environment, options, row)),
+            shared: Arc::new(Shared::new(environment, options, row)?),
             threads: Mutex::default(),
         };
         store.start_threads(&path, &[committer::start, watch::start])?;
@@ -226,7 +233,7 @@ impl Store {
         row: StateRow,
     ) -> Result<Self, OpenError> {
         let path = environment.path().to_path_buf();
-        let shared = Shared { is_read_only: true, ..Shared::new(environment, options, row) };
+        let shared = Shared { is_read_only: true, ..Shared::new(environment, options, row)? };
         shared.state.lock().ended = true;
         let store = Self { shared: Arc::new(shared), threads: Mutex::default() };
         store.start_threads(&path, &[watch::start])?;
@@ -263,7 +270,7 @@ impl Store {
         let is_watched = self.shared.post.is_wanted();
         let application = Application::run(&view, time, position.term, command, is_watched);
         let application = application.inspect_err(|_| self.abandon_entry())?;
-        let Application { outcome, rows, time, compacted, published } = application;
+        let Application { outcome, rows, time, compacted, auth, published } = application;
         let stops = self.shared.fault.stops_at(StopPoint::MiddleOfEntry);
         let inserted = if stops { rows.len() / 2 } else { rows.len() };
         for (tree, row, value) in rows.into_iter().take(inserted) {
@@ -279,6 +286,9 @@ impl Store {
         }
         if compacted.is_some() {
             state.compacted = compacted;
+        }
+        if let Some(auth) = auth {
+            state.auth = Arc::new(auth);
         }
         self.finish(&mut state, position);
         drop(state);
@@ -430,29 +440,6 @@ impl Store {
             Some(reason) => Health::NoSpace { reason: Arc::clone(reason) },
             None => Health::Good,
         }
-    }
-
-    /// Waits until the rows that the compaction at `revision` forgot are gone from LMDB, at most
-    /// `timeout`; returns whether they are.
-    ///
-    /// # Errors
-    /// A closed store.
-    pub fn wait_compacted(
-        &self,
-        revision: Revision,
-        timeout: Duration,
-    ) -> Result<bool, StoreError> {
-        let shared = &self.shared;
-        let mut state = shared.state.lock();
-        state.commit_wanted = true;
-        shared.work.notify_one();
-        shared.progress.wait_while_for(
-            &mut state,
-            |state| state.pass.done < revision && !state.ended && shared.fault.check().is_ok(),
-            timeout,
-        );
-        shared.fault.check()?;
-        Ok(state.pass.done >= revision)
     }
 
     /// Stops the committer after a last commit. Apply is refused from now on; views that exist may

@@ -53,6 +53,7 @@ impl From<ReadError> for Stop {
             ReadError::Future { requested, current } => {
                 Self::Refused(Refusal::Future { requested, current })
             }
+            ReadError::Refused(refusal) => Self::Refused(refusal),
             ReadError::Store(error) => Self::Failed(error),
         }
     }

@@ -172,7 +172,7 @@ fn commit(
 }
 
 /// The operations of exactly the parts below `parts`.
-fn gather(view: &ReadView, upload: LeaseId, parts: u32) -> Result<Vec<Op>, Stop> {
+pub(crate) fn gather(view: &ReadView, upload: LeaseId, parts: u32) -> Result<Vec<Op>, Stop> {
     let row = upload_row(upload);
     if view.get_row(Tree::Uploads, &row)?.is_none() {
         return Err(Refusal::UploadNotFound { upload }.into());

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::auth::Auth;
 use crate::copies::Copies;
 use crate::cursor::{Cursor, Row, Sources};
 use crate::env::{Environment, Snapshot};
@@ -49,6 +50,7 @@ pub struct ReadView {
     layers: Layers,
     current: Revision,
     compacted: Option<Revision>,
+    auth: Arc<Auth>,
 }
 
 impl ReadView {
@@ -71,12 +73,12 @@ impl ReadView {
     /// A view of what apply has written so far, above the current revision too. Nothing is compacted
     /// meanwhile: that is applied as well.
     pub(crate) fn of_writer(shared: Arc<Shared>, seen: Seen) -> Result<Self, StoreError> {
-        let Seen { current, compacted, layers, generation, snapshot } = seen;
+        let Seen { current, compacted, auth, layers, generation, snapshot } = seen;
         let snapshot = match snapshot {
             Some(snapshot) => snapshot,
             None => shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?,
         };
-        Ok(Self { shared, snapshot: Some(snapshot), generation, layers, current, compacted })
+        Ok(Self { shared, snapshot: Some(snapshot), generation, layers, current, compacted, auth })
     }
 
     /// Gives up the pages that the view pins and goes on at the same revision. Reads below a
@@ -101,6 +103,13 @@ impl ReadView {
     #[must_use]
     pub fn compacted(&self) -> Revision {
         self.compacted.unwrap_or_default()
+    }
+
+    /// Users, roles and whether they matter, as of the last log entry that this view shows. They have no
+    /// history: a read of the past is authorised by them too.
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     /// Distinguishes "never" from "at revision 0".

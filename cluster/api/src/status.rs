@@ -42,6 +42,21 @@ pub const CORRUPT: &str = "etcdserver: corrupt cluster";
 pub const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 pub const TOO_MANY_REQUESTS: &str = "etcdserver: too many requests";
 pub const PERMISSION_DENIED: &str = "etcdserver: permission denied";
+pub const USER_NAME_EMPTY: &str = "etcdserver: user name is empty";
+pub const ROLE_NAME_EMPTY: &str = "etcdserver: role name is empty";
+pub const INVALID_AUTH_MANAGEMENT: &str = "etcdserver: invalid auth management";
+pub const OLD_AUTH_REVISION: &str = "etcdserver: revision of auth store is old";
+pub const ROOT_USER_MISSING: &str = "etcdserver: root user does not exist";
+pub const ROOT_ROLE_MISSING: &str = "etcdserver: root user does not have root role";
+pub const USER_EXISTS: &str = "etcdserver: user name already exists";
+pub const USER_NOT_FOUND: &str = "etcdserver: user name not found";
+pub const ROLE_EXISTS: &str = "etcdserver: role name already exists";
+pub const ROLE_NOT_FOUND: &str = "etcdserver: role name not found";
+pub const ROLE_NOT_GRANTED: &str = "etcdserver: role is not granted to the user";
+pub const PERMISSION_NOT_GRANTED: &str = "etcdserver: permission is not granted to the role";
+pub const AUTH_FAILED: &str = "etcdserver: authentication failed, invalid user ID or password";
+pub const PERMISSION_NOT_GIVEN: &str = "etcdserver: permission not given";
+pub const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub const NO_LEADER: &str = "etcdserver: no leader";
 pub const SERVER_STOPPED: &str = "etcdserver: server stopped";
 pub const REQUEST_TIMED_OUT: &str = "etcdserver: request timed out";
@@ -78,7 +93,7 @@ fn code_and_text(error: &Error) -> (Code, String) {
 
 /// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
 /// differ from etcd's without its prefix.
-const INVALID: [(Code, &str, &str); 12] = [
+const INVALID: [(Code, &str, &str); 27] = [
     (Code::DataLoss, CORRUPT, ""),
     (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
     (Code::InvalidArgument, KEY_NOT_FOUND, ""),
@@ -91,6 +106,21 @@ const INVALID: [(Code, &str, &str); 12] = [
     (Code::NotFound, LEASE_NOT_FOUND, ""),
     (Code::FailedPrecondition, LEASE_EXISTS, ""),
     (Code::OutOfRange, LEASE_TTL_TOO_LARGE, ""),
+    (Code::InvalidArgument, USER_NAME_EMPTY, ""),
+    (Code::InvalidArgument, ROLE_NAME_EMPTY, ""),
+    (Code::InvalidArgument, INVALID_AUTH_MANAGEMENT, ""),
+    (Code::InvalidArgument, OLD_AUTH_REVISION, ""),
+    (Code::FailedPrecondition, ROOT_USER_MISSING, ""),
+    (Code::FailedPrecondition, ROOT_ROLE_MISSING, ""),
+    (Code::FailedPrecondition, USER_EXISTS, ""),
+    (Code::FailedPrecondition, USER_NOT_FOUND, ""),
+    (Code::FailedPrecondition, ROLE_EXISTS, ""),
+    (Code::FailedPrecondition, ROLE_NOT_FOUND, ""),
+    (Code::FailedPrecondition, ROLE_NOT_GRANTED, ""),
+    (Code::FailedPrecondition, PERMISSION_NOT_GRANTED, ""),
+    (Code::InvalidArgument, AUTH_FAILED, ""),
+    (Code::InvalidArgument, PERMISSION_NOT_GIVEN, ""),
+    (Code::FailedPrecondition, AUTH_NOT_ENABLED, ""),
 ];
 
 fn invalid(text: &str) -> (Code, String) {

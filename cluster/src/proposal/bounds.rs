@@ -26,7 +26,9 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
         | Body::LeaseRevoke { .. }
         | Body::LeaseExpire { .. }
         | Body::LeaseCheckpoint { .. }
-        | Body::Alarm { .. } => Ok(()),
+        | Body::Alarm { .. }
+        | Body::Auth(_) => Ok(()),
+        Body::Request { body, .. } => check(author, note, body),
     }
 }
 

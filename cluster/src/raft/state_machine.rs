@@ -49,8 +49,8 @@ impl StateMachine {
                 })?;
                 let position = to_position(id, &self.membership);
                 let outcome = self.store.apply(position, &command).map_err(io::Error::other)?;
-                let revoked = match command.body {
-                    Body::LeaseRevoke { id } | Body::LeaseExpire { id, .. } => Some(id),
+                let revoked = match command.body.inner() {
+                    Body::LeaseRevoke { id } | Body::LeaseExpire { id, .. } => Some(*id),
                     _ => None,
                 };
                 self.leases.applied(revoked, &outcome);

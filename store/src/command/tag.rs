@@ -10,6 +10,8 @@ pub(super) const BODY_LEASE_CHECKPOINT: u8 = 6;
 pub(super) const BODY_ALARM: u8 = 7;
 pub(super) const BODY_UPLOAD_PART: u8 = 8;
 pub(super) const BODY_UPLOAD_COMMIT: u8 = 9;
+pub(super) const BODY_AUTH: u8 = 10;
+pub(super) const BODY_REQUEST: u8 = 11;
 
 pub(super) const OP_PUT: u8 = 1;
 pub(super) const OP_DELETE: u8 = 2;
@@ -35,3 +37,15 @@ pub(super) const RESULT_EQUAL: u8 = 1;
 pub(super) const RESULT_NOT_EQUAL: u8 = 2;
 pub(super) const RESULT_LESS: u8 = 3;
 pub(super) const RESULT_GREATER: u8 = 4;
+
+pub(super) const AUTH_ENABLE: u8 = 1;
+pub(super) const AUTH_DISABLE: u8 = 2;
+pub(super) const USER_ADD: u8 = 3;
+pub(super) const USER_DELETE: u8 = 4;
+pub(super) const USER_CHANGE_PASSWORD: u8 = 5;
+pub(super) const USER_GRANT_ROLE: u8 = 6;
+pub(super) const USER_REVOKE_ROLE: u8 = 7;
+pub(super) const ROLE_ADD: u8 = 8;
+pub(super) const ROLE_DELETE: u8 = 9;
+pub(super) const ROLE_GRANT_PERMISSION: u8 = 10;
+pub(super) const ROLE_REVOKE_PERMISSION: u8 = 11;

@@ -292,9 +292,7 @@ impl Inspector {
         progress: OnProgress<'_>,
         report: Report<'_>,
     ) -> Result<(), OpenError> {
-        for tree in
-            [Tree::Leases, Tree::Users, Tree::Roles, Tree::Alarms, Tree::Members, Tree::Counters]
-        {
+        for tree in [Tree::Leases, Tree::Alarms, Tree::Members, Tree::Counters] {
             self.walk(tree, progress, report, |judge, row, value| {
                 judge.read(verify_row(tree, row, value));
                 Ok(())

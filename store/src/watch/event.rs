@@ -169,8 +169,10 @@ impl<'a> Forms<'a> {
         self.versions_read += 1;
         match view.get(before, self.source.key(), form.keys_only) {
             Ok(found) => Ok(found),
-            Err(ReadError::Compacted { .. } | ReadError::Future { .. }) => Ok(None),
             Err(ReadError::Store(error)) => Err(error),
+            Err(ReadError::Compacted { .. } | ReadError::Future { .. } | ReadError::Refused(_)) => {
+                Ok(None)
+            }
         }
     }
 }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use revfs_store::types::{ChangesQuery, KeyRange, ListQuery, RangeQuery, Revision, Time};
-use revfs_store::{Body, Command, Outcome, Position, ReadView, StopPoint, Store, StoreOptions};
+use revfs_store::{
+    AuthRefusal, Body, Command, Need, Outcome, Permission, Position, ReadError, ReadView, Refusal,
+    StopPoint, Store, StoreOptions,
+};
 use tempfile::TempDir;
 
 use crate::random::{self, Random};
-use crate::reference::Reference;
+use crate::reference::{self, Accounts, Reference};
 
 /// Small enough that every run rotates, commits and compacts all the time.
 fn options() -> StoreOptions {
@@ -56,7 +59,8 @@ impl Bench {
     fn command(&mut self) -> Command {
         let (compacted, current) = (self.reference.compacted(), self.reference.current);
         self.time += 3;
-        random::command(&mut self.random, compacted, current, self.time)
+        let command = random::command(&mut self.random, compacted, current, self.time);
+        random::asked(&mut self.random, self.reference.accounts.revision(), command)
     }
 
     fn apply(&mut self) {
@@ -187,6 +191,27 @@ fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
     let query = ListQuery { directory, after, limit: r.index(4), with_values: r.one_in(2) };
     assert_eq!(view.list(at, &query), reference.list(at, &query), "{query:?} at {at}");
     check_leases(view, reference, r);
+    check_auth(view, reference, r);
+}
+
+fn check_auth(view: &ReadView, reference: &Reference, r: &mut Random) {
+    let accounts = &reference.accounts;
+    assert_eq!(Accounts::of(view.auth()), *accounts);
+    let (user, revision) = random::asker(r, accounts.revision());
+    let allowed = accounts.permissions(&user, revision);
+    let judged = |may: &dyn Fn(&[Permission]) -> Result<(), AuthRefusal>| match &allowed {
+        Ok(None) => Ok(()),
+        Ok(Some(own)) => may(own).map_err(|refusal| ReadError::Refused(refusal.into())),
+        Err(refusal) => Err(ReadError::Refused(refusal.clone().into())),
+    };
+    let (range, lease) = (random::range(r), random::lease(r));
+    let found = view.authorise(&user, revision, Need::Read(&range));
+    assert_eq!(found, judged(&|own| reference::read(own, &range)), "{user} reads {range:?}");
+    let found = view.authorise(&user, revision, Need::ReadLease(lease));
+    assert_eq!(found, judged(&|own| reference.may_read_lease(own, lease)), "{user}, {lease:?}");
+    let found = view.authorise(&user, revision, Need::UserOf("alice"));
+    let expected = if user == "alice" { Ok(()) } else { Err(AuthRefusal::PermissionDenied) };
+    assert_eq!(found, judged(&|_| expected.clone()));
 }
 
 fn check_leases(view: &ReadView, reference: &Reference, r: &mut Random) {
@@ -270,11 +295,20 @@ fn random_commands_are_answered_as_the_reference_answers_them() {
     );
     println!("stopped at {stops:?}");
     let uploads = bench.log.iter().filter(|(command, outcome)| {
-        matches!(command.body, Body::UploadCommit(_)) && outcome.result.is_ok()
+        matches!(command.body.inner(), Body::UploadCommit(_)) && outcome.result.is_ok()
     });
     let uploads = uploads.count();
     println!("{uploads} uploads committed");
     assert!(uploads > 0 || steps() < 20_000);
+    let denied = Err(Refusal::Auth(AuthRefusal::PermissionDenied));
+    let denied = bench.log.iter().filter(|(_, outcome)| outcome.result == denied).count();
+    let allowed = bench.log.iter().filter(|(command, outcome)| {
+        let is_alices = matches!(&command.body, Body::Request { user, .. } if user == "alice");
+        is_alices && outcome.result.is_ok()
+    });
+    let allowed = allowed.count();
+    println!("{denied} requests denied, {allowed} of alice done, {:?}", bench.reference.accounts);
+    assert!((denied > 0 && allowed > 0) || steps() < 20_000);
     // A short run need not come everywhere.
     let was_everywhere = POINTS.iter().all(|point| stops.get(point).is_some_and(|&n| n > 0));
     assert!(was_everywhere || steps() < 20_000, "{stops:?}");

@@ -7,6 +7,10 @@ use revfs_store::types::{
 };
 use revfs_store::{Body, Command, UploadCommit};
 
+mod auth;
+
+pub(crate) use auth::{asked, asker};
+
 /// A small generator whose whole state is its seed (splitmix64).
 pub(crate) struct Random(u64);
 
@@ -89,6 +93,10 @@ const KEYS: &[&[u8]] = &[
     b"/e/3",
     b"/e/f/1",
     b"\x00r/a/a",
+    b"\x00revfs/a/a/b",
+    b"\x00revfs/a/d/x",
+    b"\x00revfs/r/d/x",
+    b"\x00revfs/r",
     b"/zz/@rev",
     b"/zz/ ",
     b"/zz/\n",

@@ -15,11 +15,13 @@ use revfs_store::types::{
 };
 use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
 
+mod auth;
 mod form;
 mod hash;
 mod run;
 mod upload;
 
+pub(crate) use auth::{Accounts, read};
 use form::{form, has_duplicates};
 use run::Run;
 
@@ -45,6 +47,7 @@ pub(crate) struct Reference {
     leases: BTreeMap<i64, (i64, i64)>,
     /// The operations of each part.
     uploads: BTreeMap<i64, BTreeMap<u32, Vec<Op>>>,
+    pub(crate) accounts: Accounts,
 }
 
 fn count(length: usize) -> u64 {
@@ -97,6 +100,7 @@ impl Reference {
             events: BTreeMap::new(),
             leases: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            accounts: Accounts::default(),
         }
     }
 
@@ -109,8 +113,20 @@ impl Reference {
     }
 
     pub(crate) fn apply(&mut self, term: u64, command: &Command) -> Outcome {
-        let time = command.time.0.max(self.time);
         let result = match &command.body {
+            Body::Request { user, auth_revision, body } => self
+                .admit(user, *auth_revision, body)
+                .and_then(|()| self.run_body(term, body, command)),
+            body => self.run_body(term, body, command),
+        };
+        Outcome { revision: Revision(self.current), result }
+    }
+
+    fn run_body(&mut self, term: u64, body: &Body, command: &Command) -> Result<Done, Refusal> {
+        let time = command.time.0.max(self.time);
+        match body {
+            Body::Request { .. } => unreachable!("a request holds no request"),
+            Body::Auth(change) => self.accounts.change(change).map_err(Refusal::Auth),
             Body::Txn(txn) => self.txn(txn, time, command).map(Done::Txn),
             Body::Compact { revision } => self.compact(*revision).map(|()| Done::Compacted),
             Body::Alarm { .. } => unreachable!("the model raises no alarms: see alarms.rs"),
@@ -142,8 +158,7 @@ impl Reference {
             }
             Body::UploadPart { upload, part, ops } => self.keep_part(*upload, *part, ops),
             Body::UploadCommit(own) => self.commit_upload(own, time, command),
-        };
-        Outcome { revision: Revision(self.current), result }
+        }
     }
 
     pub(crate) fn leases(&self) -> Vec<Lease> {
@@ -305,7 +320,9 @@ impl Reference {
             Err(ReadError::Future { requested, current }) => {
                 Err(Refusal::Future { requested, current })
             }
-            Err(ReadError::Store(_)) => unreachable!("the reference has no disk"),
+            Err(ReadError::Store(_) | ReadError::Refused(_)) => {
+                unreachable!("the reference has no disk")
+            }
             Ok(_) => Ok(()),
         }
     }

@@ -4,6 +4,7 @@
 //! with an empty store and its entries have term 1; every block is run again after a restart of the store,
 //! so that its reads are checked on the overlay and on LMDB. `REVFS_UPDATE=1` rewrites the answers: read the difference.
 
+mod auth;
 mod parse;
 mod print;
 
@@ -74,9 +75,19 @@ impl Scenario {
     }
 
     fn run(&mut self, action: Action) -> String {
-        if let Action::Apply(body) = action {
-            return self.apply(body);
-        }
+        let action = match action {
+            Action::Apply(body) => return self.apply(body),
+            Action::As(user, at, asked) => match *asked {
+                Action::Apply(body) => {
+                    let now =
+                        || self.store.as_ref().unwrap().read_view().unwrap().auth().revision();
+                    let auth_revision = at.unwrap_or_else(now);
+                    return self.apply(Body::Request { user, auth_revision, body: Box::new(body) });
+                }
+                read => Action::As(user, at, Box::new(read)),
+            },
+            read => read,
+        };
         let before = self.read(&action);
         self.settle();
         self.restart();
@@ -89,6 +100,11 @@ impl Scenario {
         let view = self.store.as_ref().unwrap().read_view().unwrap();
         match action {
             Action::Apply(_) => unreachable!("run applies"),
+            Action::As(user, at, asked) => match auth::authorise(&view, user, *at, asked) {
+                Ok(()) => self.read(asked),
+                Err(error) => format!("error: {error}"),
+            },
+            Action::Auth => auth::show(view.auth()),
             Action::Get(at, query) => print::read(view.range(*at, query), print::range),
             Action::List(at, query) => print::read(view.list(*at, query), print::list),
             Action::Directory(at, directory) => {

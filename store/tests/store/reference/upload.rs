@@ -48,6 +48,14 @@ impl Reference {
         Ok(Done::Txn(answer))
     }
 
+    /// What a commit would run, if exactly its parts are there.
+    pub(super) fn uploaded(&self, own: &UploadCommit) -> Option<Vec<Op>> {
+        let held = self.uploads.get(&own.upload.0)?;
+        let numbers: Vec<u32> = held.keys().copied().collect();
+        let is_whole = numbers == (0..own.parts).collect::<Vec<_>>();
+        is_whole.then(|| held.values().flatten().cloned().collect())
+    }
+
     /// The uploads under way and how many parts each has.
     pub(crate) fn uploads(&self) -> Vec<(LeaseId, u64)> {
         self.uploads.iter().map(|(&id, parts)| (LeaseId(id), count(parts.len()))).collect()

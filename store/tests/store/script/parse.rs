@@ -1,6 +1,6 @@
 //! The words of a scenario.
 //!
-//! `KEY`, `PREFIX*`, `START..END` and `START..` are ranges; `""` is the empty key; `name=value` words
+//! `KEY`, `PREFIX*`, `START..END` and `START..` are ranges; `""` is the empty key, `\0` a zero byte; `name=value` words
 //! are options; `expire LEASE TERM` and `checkpoint TERM LEASE=SECONDS…` are a leader's. `part UPLOAD PART`,
 //! operations, `end` sends a part; `commit UPLOAD PARTS` begins like a transaction without success. A transaction is `txn`, lines `if …`, `then`, operations, `else`, operations, `end`.
 
@@ -11,9 +11,14 @@ use revfs_store::types::{
 };
 use revfs_store::{Body, UploadCommit};
 
+use super::auth;
+
 #[derive(Debug)]
 pub(super) enum Action {
     Apply(Body),
+    /// What a user asks for, at an auth revision or the current one.
+    As(String, Option<u64>, Box<Action>),
+    Auth,
     Get(Revision, RangeQuery),
     List(Revision, ListQuery),
     Directory(Revision, Bytes),
@@ -32,12 +37,12 @@ pub(super) struct Lines<'t> {
 }
 
 fn key(word: &str) -> Bytes {
-    Bytes::copy_from_slice(if word == "\"\"" { b"" } else { word.as_bytes() })
+    if word == "\"\"" { Bytes::new() } else { word.replace("\\0", "\0").into() }
 }
 
-fn range(word: &str) -> KeyRange {
+pub(super) fn range(word: &str) -> KeyRange {
     if let Some(prefix) = word.strip_suffix('*') {
-        return KeyRange::prefix(prefix.as_bytes());
+        return KeyRange::prefix(&key(prefix));
     }
     match word.split_once("..") {
         Some((start, "")) => KeyRange::From(key(start)),
@@ -131,11 +136,23 @@ impl<'t> Lines<'t> {
 
     pub(super) fn action(&mut self) -> Option<Action> {
         let words = self.words()?;
-        Some(match words[0] {
+        Some(self.action_of(&words))
+    }
+
+    fn action_of(&mut self, words: &[&'t str]) -> Action {
+        match words[0] {
+            "as" => {
+                let (user, at) = words[1].split_once('@').unwrap_or((words[1], ""));
+                let at = (!at.is_empty()).then(|| number(at));
+                let user = if user == "nobody" { "" } else { user };
+                Action::As(user.to_owned(), at, Box::new(self.action_of(&words[2..])))
+            }
+            "auth" if words.len() == 1 => Action::Auth,
+            "auth" | "user" | "role" => Action::Apply(Body::Auth(auth::change(words))),
             "compact" => Action::Apply(Body::Compact { revision: Revision(number(words[1])) }),
             "grant" => {
                 let id = LeaseId(number(words[1]));
-                let ttl_seconds = option(&words, "ttl").map_or(60, number);
+                let ttl_seconds = option(words, "ttl").map_or(60, number);
                 Action::Apply(Body::LeaseGrant { id, ttl_seconds })
             }
             "expire" => {
@@ -151,29 +168,29 @@ impl<'t> Lines<'t> {
                 Action::Apply(Body::LeaseCheckpoint { term, remaining })
             }
             "leases" => {
-                let after = option(&words, "after").map(|id| LeaseId(number(id)));
-                Action::Leases(after, option(&words, "limit").map_or(usize::MAX, number))
+                let after = option(words, "after").map(|id| LeaseId(number(id)));
+                Action::Leases(after, option(words, "limit").map_or(usize::MAX, number))
             }
             "lease" => Action::Lease(LeaseId(number(words[1]))),
             "revoke" => Action::Apply(Body::LeaseRevoke { id: LeaseId(number(words[1])) }),
-            "get" => Action::Get(revision(&words), range_query(&words)),
+            "get" => Action::Get(revision(words), range_query(words)),
             "list" => {
                 let query = ListQuery {
                     directory: key(words[1]),
-                    after: option(&words, "after").map(key).unwrap_or_default(),
-                    limit: option(&words, "limit").map_or(0, number),
+                    after: option(words, "after").map(key).unwrap_or_default(),
+                    limit: option(words, "limit").map_or(0, number),
                     with_values: true,
                 };
-                Action::List(revision(&words), query)
+                Action::List(revision(words), query)
             }
-            "directory" => Action::Directory(revision(&words), key(words[1])),
+            "directory" => Action::Directory(revision(words), key(words[1])),
             "history" => Action::History(key(words[1])),
             "changes" => {
                 let revision = |at: usize| Revision(number(words[at]));
                 Action::Changes(revision(1), revision(2), range(words[3]))
             }
             "at" => Action::At(Time(number(words[1]))),
-            "hash" => Action::Hash(revision(&words)),
+            "hash" => Action::Hash(revision(words)),
             "revision" => Action::Revision,
             "txn" => Action::Apply(Body::Txn(self.txn())),
             "part" => {
@@ -189,10 +206,10 @@ impl<'t> Lines<'t> {
             }
             "uploads" => Action::Uploads,
             _ => {
-                let op = self.op(&words);
+                let op = self.op(words);
                 Action::Apply(Body::Txn(Txn { success: vec![op], ..Txn::default() }))
             }
-        })
+        }
     }
 
     fn txn(&mut self) -> Txn {
