@@ -65,7 +65,7 @@ fn check_name(name: &str, empty: AuthRefusal) -> Result<(), AuthRefusal> {
     }
 }
 
-fn place<'n>(permission: &'n Permission) -> (&'n [u8], &'n [u8]) {
+fn place(permission: &Permission) -> (&[u8], &[u8]) {
     (&permission.key, &permission.range_end)
 }
 

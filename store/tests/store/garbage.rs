@@ -2,19 +2,20 @@
 
 use bytes::Bytes;
 use revfs_store::schema::{
-    KeyRow, StateRow, Tree, UploadState, Want, attachment_row, decode_attachment, decode_change,
-    decode_directory, decode_format, decode_key_row, decode_lease, decode_name,
-    decode_revision_row, decode_stamp, decode_state, decode_upload, decode_upload_ops,
-    decode_upload_part, encode_attachment, encode_change, encode_directory, encode_format,
-    encode_key_row, encode_lease, encode_name, encode_stamp, encode_state, encode_upload,
-    encode_upload_part, key_of_prefix, key_row, lease_row, name_of_prefix, revision_row,
-    split_descending, split_upload_row, upload_part_row, upload_row,
+    AUTH_ROW, KeyRow, StateRow, Tree, UploadState, Want, attachment_row, decode_attachment,
+    decode_auth, decode_change, decode_directory, decode_format, decode_key_row, decode_lease,
+    decode_name, decode_revision_row, decode_role, decode_stamp, decode_state, decode_upload,
+    decode_upload_ops, decode_upload_part, decode_user, encode_attachment, encode_auth,
+    encode_change, encode_directory, encode_format, encode_key_row, encode_lease, encode_name,
+    encode_role, encode_stamp, encode_state, encode_upload, encode_upload_part, encode_user,
+    key_of_prefix, key_row, lease_row, name_of_prefix, revision_row, split_descending,
+    split_upload_row, upload_part_row, upload_row,
 };
 use revfs_store::types::{
     Author, DirectoryState, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX,
     Time, Txn,
 };
-use revfs_store::{Body, Command, EncodeError};
+use revfs_store::{Access, Body, Command, EncodeError, PasswordHash, Permission, Role, User};
 
 use crate::random::{self, Random};
 
@@ -38,7 +39,8 @@ fn mutated_commands_decode_to_what_encodes_to_them_or_to_an_error() {
     let mut r = Random::new(random::seed());
     let (mut refused, mut read) = (0, 0);
     for round in 0..40_000 {
-        let whole = random::command(&mut r, 3, 40, round).encode().unwrap();
+        let command = random::command(&mut r, 3, 40, round);
+        let whole = random::asked(&mut r, 3, command).encode().unwrap();
         let mut bytes = whole.to_vec();
         mutate(&mut r, &mut bytes);
         let bytes = Bytes::from(bytes);
@@ -52,6 +54,21 @@ fn mutated_commands_decode_to_what_encodes_to_them_or_to_an_error() {
     }
     println!("{refused} refused, {read} read");
     assert!(refused > 1_000 && read > 1_000);
+}
+
+#[test]
+fn a_request_holds_no_request() {
+    let request = |body| Body::Request { user: "u".to_owned(), auth_revision: 1, body };
+    let command = |body| Command { body, ..random::command(&mut Random::new(1), 0, 1, 1) };
+    let once = command(request(Box::new(Body::Compact { revision: Revision(3) })));
+    let bytes = once.encode().unwrap().to_vec();
+    assert_eq!(Command::decode(&bytes.clone().into()), Ok(once.clone()));
+    let twice = command(request(Box::new(once.body)));
+    assert_eq!(twice.encode(), Err(EncodeError::RequestInRequest));
+    // What is wrapped stands behind the wrapping of 14 bytes: wrap it again.
+    let at = bytes.len() - 9;
+    let twice = [&bytes[..at], &bytes[at - 14..]].concat();
+    assert!(Command::decode(&twice.into()).is_err());
 }
 
 #[test]
@@ -125,6 +142,16 @@ fn rows_of_keys_come_back_and_damaged_ones_do_not() {
     }
 }
 
+/// Damages a row's value, or its key, in many ways.
+fn refuses(value: &[u8], decode: &dyn Fn(&[u8]) -> bool, r: &mut Random) {
+    assert!(decode(value));
+    for _ in 0..3_000 {
+        let mut damaged = value.to_vec();
+        mutate(r, &mut damaged);
+        assert_eq!(decode(&damaged), damaged == value, "{damaged:?}");
+    }
+}
+
 #[test]
 fn damaged_rows_of_the_other_trees_are_refused() {
     let mut r = Random::new(random::seed());
@@ -142,14 +169,6 @@ fn damaged_rows_of_the_other_trees_are_refused() {
     let note = Bytes::from_static(b"\x00note");
     let stamp = Stamp { revision: Revision(5), time: Time(6), author, note };
     assert_eq!(decode_stamp(&main, &encode_stamp(&main, &stamp)).unwrap(), stamp);
-    let refuses = |value: &[u8], decode: &dyn Fn(&[u8]) -> bool, r: &mut Random| {
-        assert!(decode(value));
-        for _ in 0..3_000 {
-            let mut damaged = value.to_vec();
-            mutate(r, &mut damaged);
-            assert_eq!(decode(&damaged), damaged == value, "{damaged:?}");
-        }
-    };
     refuses(&encode_state(&state), &|v| decode_state(v).is_ok(), &mut r);
     refuses(&encode_stamp(&main, &stamp), &|v| decode_stamp(&main, v).is_ok(), &mut r);
     refuses(&encode_change(&main, true, b"/k"), &|v| decode_change(&main, v).is_ok(), &mut r);
@@ -191,6 +210,34 @@ fn damaged_rows_of_the_other_trees_are_refused() {
 }
 
 #[test]
+fn damaged_rows_of_users_and_roles_are_refused() {
+    let mut r = Random::new(random::seed());
+    let roles = vec!["app".to_owned(), "root".to_owned()];
+    let password = Some(PasswordHash(Bytes::from_static(b"hash")));
+    let user = User { name: "alice".to_owned(), password, roles };
+    let value = encode_user(b"alice", &user);
+    assert_eq!(decode_user(b"alice", &value), Ok(user.clone()));
+    refuses(&value, &|v| decode_user(b"alice", v).is_ok(), &mut r);
+    let backwards = User { roles: user.roles.iter().rev().cloned().collect(), ..user };
+    assert!(decode_user(b"alice", &encode_user(b"alice", &backwards)).is_err());
+    let permission = |key: &'static str, range_end: &'static str| Permission {
+        key: key.into(),
+        range_end: range_end.into(),
+        access: Access::ReadWrite,
+    };
+    let permissions = vec![permission("a", ""), permission("a", "\0"), permission("b", "")];
+    let role = Role { name: "app".to_owned(), permissions };
+    let value = encode_role(b"app", &role);
+    assert_eq!(decode_role(b"app", &value), Ok(role.clone()));
+    refuses(&value, &|v| decode_role(b"app", v).is_ok(), &mut r);
+    let backwards = Role { permissions: role.permissions.iter().rev().cloned().collect(), ..role };
+    assert!(decode_role(b"app", &encode_role(b"app", &backwards)).is_err());
+    let value = encode_auth(true, 7);
+    assert_eq!(decode_auth(AUTH_ROW, &value), Ok((true, 7)));
+    refuses(&value, &|v| decode_auth(AUTH_ROW, v).is_ok(), &mut r);
+}
+
+#[test]
 fn plain_garbage_panics_nowhere() {
     let mut r = Random::new(random::seed());
     for _ in 0..20_000 {
@@ -205,6 +252,9 @@ fn plain_garbage_panics_nowhere() {
         assert!(decode_stamp(&row, &value).is_err());
         assert!(decode_lease(&row, &value).is_err());
         assert!(decode_attachment(&row, &value).is_err());
+        assert!(decode_user(&row, &value).is_err());
+        assert!(decode_role(&row, &value).is_err());
+        assert!(decode_auth(&row, &value).is_err());
         assert!(decode_upload(&row, &value).is_err());
         assert!(decode_upload_ops(&row, &value).is_err());
         drop(split_upload_row(&row));

@@ -8,13 +8,15 @@ use bytes::Bytes;
 use heed::types::Bytes as Raw;
 use heed::{CommitOrAbort, Database, EnvOpenOptions, RwTxn};
 use revfs_store::schema::{
-    KeyRow, ROW_STATE, Tree, UploadState, Want, attachment_row, decode_key_row, decode_state,
-    encode_attachment, encode_change, encode_directory, encode_key_row, encode_name, encode_stamp,
-    encode_state, encode_upload, encode_upload_part, key_row, lease_row, name_row, revision_row,
-    upload_part_row, upload_row,
+    AUTH_ROW, KeyRow, ROW_STATE, Tree, UploadState, Want, attachment_row, decode_key_row,
+    decode_state, encode_attachment, encode_auth, encode_change, encode_directory, encode_key_row,
+    encode_name, encode_stamp, encode_state, encode_upload, encode_upload_part, encode_user,
+    key_row, lease_row, name_row, revision_row, upload_part_row, upload_row,
 };
 use revfs_store::types::{DirectoryState, KeyRange, LeaseId, Op, Revision, Stamp, Time};
-use revfs_store::{Body, Command, Inspector, Position, Progress, Store, StoreOptions, Violation};
+use revfs_store::{
+    Body, Command, Inspector, Position, Progress, Store, StoreOptions, User, Violation,
+};
 use tempfile::TempDir;
 
 use crate::random::{self, Random};
@@ -59,9 +61,11 @@ fn random_stores_agree_with_themselves_whatever_was_compacted() {
         for index in 1..=900_u64 {
             let view = store.read_view().unwrap();
             let (compacted, current) = (view.compacted().0, view.current().0);
+            let auth_revision = view.auth().revision();
             drop(view);
             let time = i64::try_from(index).unwrap();
             let command = random::command(&mut random, compacted, current, time);
+            let command = random::asked(&mut random, auth_revision, command);
             apply(&store, index, &command);
             if index.is_multiple_of(150) {
                 store.close().unwrap();
@@ -260,6 +264,26 @@ const CASES: &[Case] = &[
         rows(Tree::Uploads).put(wtxn, &row, &encode_upload(&row, &state)).unwrap();
         let row = upload_part_row(LeaseId(7), 0);
         rows(Tree::Uploads).put(wtxn, &row, &encode_upload_part(&row, &[0; 4])).unwrap();
+    }),
+    ("a role is missing", "its role app does not exist", |rows, wtxn| {
+        let roles = vec!["app".to_owned(), "root".to_owned()];
+        let user = User { name: "alice".to_owned(), password: None, roles };
+        rows(Tree::Users).put(wtxn, b"alice", &encode_user(b"alice", &user)).unwrap();
+    }),
+    ("nobody is root", "no user root has the role root", |rows, wtxn| {
+        rows(Tree::Counters).put(wtxn, AUTH_ROW, &encode_auth(true, 3)).unwrap();
+        let user = User { name: "root".to_owned(), ..User::default() };
+        rows(Tree::Users).put(wtxn, b"root", &encode_user(b"root", &user)).unwrap();
+    }),
+    ("a role is damaged", "tree roles", |rows, wtxn| {
+        rows(Tree::Roles).put(wtxn, b"app", &[0; 12]).unwrap();
+    }),
+    ("a counter is unknown", "field counter", |rows, wtxn| {
+        let value = encode_auth(true, 3);
+        let crc =
+            crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&[12]), b"x"), &value[4..]);
+        let value = [&crc.to_be_bytes(), &value[4..]].concat();
+        rows(Tree::Counters).put(wtxn, b"x", &value).unwrap();
     }),
     ("a part is alone", "nothing counts the parts", |rows, wtxn| {
         let row = upload_part_row(LeaseId(7), 0);

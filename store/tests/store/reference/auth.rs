@@ -123,6 +123,13 @@ impl Accounts {
                     return Err(AuthRefusal::RoleNotGranted);
                 }
             }
+            other => return self.role_changed(other),
+        }
+        Ok(true)
+    }
+
+    fn role_changed(&mut self, change: &AuthChange) -> Result<bool> {
+        match change {
             AuthChange::RoleAdd { name } => {
                 if name.is_empty() {
                     return Err(AuthRefusal::RoleNameEmpty);
@@ -132,7 +139,9 @@ impl Accounts {
                 }
             }
             AuthChange::RoleDelete { name } => {
-                keep_root(name == "root")?;
+                if name == "root" && self.is_enabled {
+                    return Err(AuthRefusal::InvalidManagement);
+                }
                 self.roles.remove(name).ok_or(AuthRefusal::RoleNotFound)?;
                 for (_, roles) in self.users.values_mut() {
                     roles.remove(name);
@@ -140,7 +149,7 @@ impl Accounts {
             }
             AuthChange::RoleGrantPermission { name, permission } => {
                 let Permission { key, range_end, access } = permission;
-                let is_empty = range_end.len() > 0 && *range_end != [0][..] && range_end <= key;
+                let is_empty = !range_end.is_empty() && *range_end != [0][..] && range_end <= key;
                 if key.is_empty() || is_empty {
                     return Err(AuthRefusal::InvalidManagement);
                 }
@@ -150,6 +159,7 @@ impl Accounts {
                 let removed = self.role(name)?.remove(&(key.clone(), range_end.clone()));
                 removed.ok_or(AuthRefusal::PermissionNotGranted)?;
             }
+            other => unreachable!("changed makes {other:?}"),
         }
         Ok(true)
     }
@@ -185,7 +195,7 @@ fn is_granted(permissions: &[Permission], key: &[u8], writes: bool) -> bool {
     }
     let bare = [RECORD_PREFIX, RESERVATION_PREFIX].iter().find_map(|p| key.strip_prefix(*p));
     let key = match bare {
-        Some(bare) if bare.is_empty() => &[0][..],
+        Some([]) => &[0][..],
         Some(bare) => bare,
         None => key,
     };
