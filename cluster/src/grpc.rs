@@ -9,6 +9,7 @@
 
 mod connection;
 mod kv;
+mod large_txn;
 mod lease;
 mod listener;
 mod maintenance;

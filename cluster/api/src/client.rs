@@ -12,6 +12,7 @@
 mod backup;
 mod endpoint;
 mod lease;
+mod txn;
 mod watch;
 
 use std::future::Future;
@@ -20,7 +21,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use prost::Message;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Uri};
 use tonic::{Code, Request, Response};
@@ -30,8 +30,8 @@ use crate::backup::Backup;
 use crate::convert;
 use crate::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
-    LeaseId, LeaseState, Op, OpAnswer, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status,
-    Time, Txn, TxnAnswer, Version, Watch,
+    LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
+    TxnAnswer, Version, Watch,
 };
 use crate::socket_path::SocketPath;
 use crate::status::from_status;
@@ -39,11 +39,15 @@ use crate::wire::revfs as wire;
 use crate::wire::revfs::revfs_client::RevfsClient;
 use crate::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
+type Client = RevfsClient<Channel>;
+
 /// How a client behaves. The defaults suit a node on the same machine or network.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Longest time of one call, repetitions included.
     pub call_timeout: Duration,
+    /// Longest time of a transaction that is too large for one request.
+    pub large_txn_timeout: Duration,
     /// Longest time of a compaction that waits for the space to be free.
     pub physical_compaction_timeout: Duration,
     /// Longest time of one attempt to connect.
@@ -65,6 +69,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             call_timeout: Duration::from_secs(10),
+            large_txn_timeout: Duration::from_mins(2),
             physical_compaction_timeout: Duration::from_mins(10),
             connect_timeout: Duration::from_secs(2),
             read_attempts: 4,
@@ -332,22 +337,6 @@ fn answers_fit(reads: &[wire::Question], answers: &[Answer]) -> bool {
         })
 }
 
-/// Whether each operation of the branch that ran got an answer of its kind.
-fn txn_answer_fits(txn: &Txn, answer: &TxnAnswer) -> bool {
-    let ran = if answer.succeeded { &txn.success } else { &txn.failure };
-    ran.len() == answer.answers.len()
-        && ran.iter().zip(&answer.answers).all(|(operation, answer)| match (operation, answer) {
-            (Op::Txn(inner), OpAnswer::Txn(answer)) => txn_answer_fits(inner, answer),
-            (Op::Put { .. }, OpAnswer::Put { .. })
-            | (Op::Delete { .. }, OpAnswer::Delete { .. })
-            | (Op::Range(_), OpAnswer::Range(_))
-            | (Op::Append { .. }, OpAnswer::Append { .. })
-            | (Op::Move { .. } | Op::MoveKey { .. } | Op::Exchange { .. }, OpAnswer::Move { .. })
-            | (Op::Restore { .. }, OpAnswer::Restore { .. }) => true,
-            _ => false,
-        })
-}
-
 #[async_trait]
 impl KeySpace for Remote {
     fn capabilities(&self) -> Capabilities {
@@ -419,25 +408,7 @@ impl KeySpace for Remote {
     }
 
     async fn txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
-        let request = convert::txn_request(txn.clone(), origin);
-        let bytes = request.encoded_len();
-        if bytes > REQUEST_BYTES_MAX {
-            return Err(Error::TooBig { unit: "bytes", count: bytes, max: REQUEST_BYTES_MAX });
-        }
-        let response = self
-            .caller
-            .once(self.caller.settings.call_timeout, |mut client, limit| async move {
-                client.txn(within(request, limit)).await
-            })
-            .await?;
-        let unknown = |reason: String| Error::OutcomeUnknown {
-            reason: format!("{}: {reason}", self.caller.endpoint),
-        };
-        let answer = convert::txn_answer(response).map_err(|error| unknown(error.to_string()))?;
-        if !txn_answer_fits(&txn, &answer) {
-            return Err(unknown("the answers are not those of the operations".into()));
-        }
-        Ok(answer)
+        self.run_txn(txn, origin).await
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Result<Box<dyn Watch>> {

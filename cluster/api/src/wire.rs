@@ -25,6 +25,10 @@ pub mod revfs {
 /// Largest request of revfs.v1: a value of 16 MiB and room for its key, compares and side record.
 pub const REQUEST_BYTES_MAX: usize = crate::keyspace::VALUE_BYTES_MAX + 1024 * 1024;
 
+/// All messages of a transaction that comes in several: the values of the largest revision, and as much
+/// for its keys.
+pub const LARGE_TXN_BYTES_MAX: usize = 512 * 1024 * 1024;
+
 /// Largest answer of revfs.v1 that our client takes: twice what a transaction may change, so that a
 /// range or the previous values of a bulk change fit. It bounds what a broken server can cost.
 pub const RESPONSE_BYTES_MAX: usize = 512 * 1024 * 1024;

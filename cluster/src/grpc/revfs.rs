@@ -11,15 +11,18 @@ use revfs_api::keyspace::{ChangesRequest, Error, Revision, Time};
 use revfs_api::status::to_status;
 use revfs_api::wire::revfs as wire;
 use revfs_api::wire::revfs::revfs_server::Revfs;
-use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tokio::sync::{Semaphore, watch};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Phase;
+use super::large_txn;
 use super::watch_stream::watch_stream;
 
 pub(super) struct RevfsService {
     pub(super) keyspace: Arc<dyn KeySpace>,
     pub(super) phases: watch::Receiver<Phase>,
+    /// Transactions in several messages that are being received.
+    pub(super) large: Semaphore,
 }
 
 fn refuse(malformed: convert::Malformed) -> Status {
@@ -77,6 +80,18 @@ impl Revfs for RevfsService {
     async fn txn(&self, request: Request<wire::TxnRequest>) -> Answer<wire::TxnResponse> {
         let (txn, origin) = convert::txn_arguments(request.into_inner()).map_err(refuse)?;
         let answer = self.keyspace.txn(txn, origin).await.map_err(fail)?;
+        Ok(Response::new(convert::txn_response(answer)))
+    }
+
+    async fn large_txn(
+        &self,
+        request: Request<Streaming<wire::LargeTxnRequest>>,
+    ) -> Answer<wire::TxnResponse> {
+        // What has no turn is not read: the connection holds it back.
+        let turn = self.large.acquire().await.map_err(|_| Status::unavailable("shutting down"))?;
+        let (txn, origin) = large_txn::receive(request.into_inner()).await?;
+        let answer = self.keyspace.txn(txn, origin).await.map_err(fail)?;
+        drop(turn);
         Ok(Response::new(convert::txn_response(answer)))
     }
 

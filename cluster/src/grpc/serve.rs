@@ -20,7 +20,7 @@ use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
 use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use revfs_api::wire::revfs::revfs_server::RevfsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
@@ -29,6 +29,7 @@ use tonic::transport::server::Connected;
 
 use super::connection::{Connection, Phase, reached};
 use super::kv::{KV_MESSAGE_BYTES_MAX, KvService};
+use super::large_txn::LARGE_TXNS;
 use super::lease::LeaseService;
 use super::listener::{self, ListenError, SocketFile};
 use super::maintenance::MaintenanceService;
@@ -168,8 +169,12 @@ async fn routes(
     let lease = LeaseServer::new(lease).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let maintenance = MaintenanceServer::new(MaintenanceService { member })
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
-    let revfs = RevfsServer::new(RevfsService { keyspace, phases: phases.clone() })
-        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let revfs = RevfsServer::new(RevfsService {
+        keyspace,
+        phases: phases.clone(),
+        large: Semaphore::new(LARGE_TXNS),
+    })
+    .max_decoding_message_size(REQUEST_BYTES_MAX);
     Ok(Routes::new(kv).add_service(lease).add_service(maintenance).add_service(revfs))
 }
 

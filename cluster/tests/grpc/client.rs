@@ -218,7 +218,7 @@ async fn the_largest_value_passes_and_a_larger_request_is_refused_before_it_is_s
     let largest = of(revfs_api::keyspace::VALUE_BYTES_MAX);
     remote.txn(largest, Origin::default()).await.unwrap();
     let error = remote.txn(of(18 * 1024 * 1024), Origin::default()).await.unwrap_err();
-    assert!(matches!(error, Error::TooBig { unit: "bytes", max: 17_825_792, .. }), "{error:?}");
+    assert!(matches!(error, Error::TooBig { unit: "bytes of one operation", .. }), "{error:?}");
     assert_eq!(keyspace.txns.load(Ordering::SeqCst), 1);
     assert_eq!(served.stop().await, Drained::Clean);
 }

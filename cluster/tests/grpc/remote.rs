@@ -1,9 +1,10 @@
 //! `Remote` on a real node says what the node says in its own process.
 
 use revfs_api::KeySpace;
+use revfs_api::client::Settings;
 use revfs_api::keyspace::{
-    ChangesRequest, Compare, HistoryRequest, KeyRange, LeaseId, ListRead, Op, Origin, RangeRead,
-    Read, Revision, Txn,
+    ChangesRequest, Compare, Error, HistoryRequest, KeyRange, LeaseId, ListRead, Op, Origin,
+    RangeRead, Read, Revision, Txn,
 };
 
 use crate::node::Node;
@@ -139,4 +140,34 @@ async fn leases_over_the_network_are_those_of_the_node() {
     assert_eq!(unknown.to_string(), "requested lease not found");
     assert_eq!(local.leases().await.unwrap(), []);
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_is_larger_than_a_request_is_one_revision_all_the_same() {
+    let node = Node::start().await;
+    let (local, remote) =
+        (node.key_space(), remote(node.socket(), Settings::default()).await.unwrap());
+    let puts = |count: usize, bytes: usize| {
+        let value = bytes::Bytes::from(vec![b'x'; bytes]);
+        of((0..count).map(|number| Op::put(format!("/up/{number:06}"), value.clone())).collect())
+    };
+    let txn =
+        Txn { compares: vec![Compare::absent(KeyRange::prefix(b"/up/"))], ..puts(20, 1 << 20) };
+    let origin = Origin { claimed: "user@host".into(), note: "note".into() };
+    let answer = remote.txn(txn.clone(), origin).await.unwrap();
+    assert!(answer.succeeded && answer.revision == Revision(2) && answer.answers.len() == 20);
+    let stamp = local.stamp(Revision(2)).await.unwrap();
+    assert_eq!((&*stamp.author.claimed, &*stamp.note), ("user@host", &b"note"[..]));
+    let read = || vec![Read::Range(RangeRead::new(KeyRange::prefix(b"/up/")))];
+    let (own, there) =
+        (local.read(Revision(2), read()).await.unwrap(), remote.read(Revision(2), read()).await);
+    assert_eq!(own, there.unwrap());
+    let again = remote.txn(txn, Origin::default()).await.unwrap();
+    assert!(!again.succeeded && !again.changed);
+
+    let error = remote.txn(puts(100_001, 200), Origin::default()).await.unwrap_err();
+    assert!(matches!(&error, Error::TooBig { unit, .. } if *unit == "operations"), "{error}");
+    let error = remote.txn(puts(513, 1 << 20), Origin::default()).await.unwrap_err();
+    assert!(matches!(&error, Error::TooBig { unit, .. } if *unit == "bytes"), "{error}");
+    assert_eq!(local.status().await.unwrap().revision, 2);
 }
