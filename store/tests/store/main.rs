@@ -19,5 +19,6 @@ mod reference;
 mod scenario;
 mod script;
 mod space;
+mod uploads;
 mod watch;
 mod watch_model;
