@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use heed::{MdbError, RwTxn};
 use parking_lot::MutexGuard;
 
-use crate::compaction;
+use crate::compaction::{self, Progress};
 use crate::env::txn_id;
 use crate::fault::StopPoint;
 use crate::overlay::Layer;
@@ -24,12 +24,12 @@ use crate::store::{Position, Shared, State};
 use crate::types::Revision;
 
 /// One transaction's work.
-struct Batch {
-    layer: Arc<Layer>,
+pub(crate) struct Batch {
+    pub(crate) layer: Arc<Layer>,
     position: Option<Position>,
     state: StateRow,
     /// The compacted revision that LMDB holds already: a pass may go so far.
-    durable_compacted: Revision,
+    pub(crate) durable_compacted: Revision,
     /// No step of a pass rides in this transaction.
     holds_pass: bool,
 }
@@ -57,11 +57,13 @@ fn run(shared: &Shared) {
     let ending = Ending(shared);
     // What this thread knows of LMDB needs no lock: nobody else writes there.
     let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();
+    let mut sub = 0;
     while let Some(batch) = next_batch(shared, durable_compacted) {
-        match write(shared, &batch) {
-            Ok(Some(pass)) => {
+        match write(shared, &batch, sub) {
+            Ok(Some(progress)) => {
                 durable_compacted = batch.state.compacted.unwrap_or_default();
-                succeeded(shared, &batch, pass);
+                sub = progress.sub;
+                succeeded(shared, &batch, progress.pass);
             }
             Ok(None) => break,
             Err(failure) => failed(shared, &failure),
@@ -90,8 +92,10 @@ fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
         let has_pass = has_compaction(&state, durable_compacted);
         if state.dirty || (has_pass && !state.closing) {
             let options = &shared.options;
+            // Under load a pass rides in the commits that there are: more of them would take the disk
+            // and the processor from apply.
             let interval =
-                if has_pass { options.compaction_pause } else { options.commit_interval };
+                if state.dirty { options.commit_interval } else { options.compaction_pause };
             shared.work.wait_while_for(&mut state, |state| !is_due(shared, state), interval);
             while state.applying && state.layers.committing.is_none() && !state.abandon {
                 // Apply begins the next entry before this thread has woken: it rotates for us.
@@ -158,9 +162,9 @@ fn batch(state: MutexGuard<'_, State>, durable_compacted: Revision) -> Option<Ba
     Some(Batch { layer, position, state: row, durable_compacted, holds_pass })
 }
 
-/// Writes a batch and makes it durable; returns how far the compaction came, or `None` where a test
-/// stops the store.
-fn write(shared: &Shared, batch: &Batch) -> Result<Option<CompactionPass>, heed::Error> {
+/// Writes a batch and makes it durable; returns how far the compaction came from the change `sub`, or
+/// `None` where a test stops the store.
+fn write(shared: &Shared, batch: &Batch, sub: u32) -> Result<Option<Progress>, heed::Error> {
     let stops_at = |point| shared.fault.stops_at(point);
     if stops_at(StopPoint::BeforeCommit) {
         return Ok(None);
@@ -173,17 +177,18 @@ fn write(shared: &Shared, batch: &Batch) -> Result<Option<CompactionPass>, heed:
             return Ok(None);
         }
     }
-    let mut pass = batch.state.pass;
+    let before = Progress { pass: batch.state.pass, sub };
+    let mut progress = before;
     if !batch.holds_pass {
-        pass = compaction::step(shared, &mut wtxn, pass, batch.durable_compacted)?;
-        if pass != batch.state.pass && stops_at(StopPoint::MiddleOfCompaction) {
+        progress = compaction::step(shared, &mut wtxn, before, batch)?;
+        if progress != before && stops_at(StopPoint::MiddleOfCompaction) {
             return Ok(None);
         }
     }
-    let state = StateRow { txn: txn_id(&wtxn), pass, ..batch.state.clone() };
+    let state = StateRow { txn: txn_id(&wtxn), pass: progress.pass, ..batch.state.clone() };
     environment.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state))?;
     wtxn.commit()?;
-    Ok(Some(pass).filter(|_| !stops_at(StopPoint::AfterCommit)))
+    Ok(Some(progress).filter(|_| !stops_at(StopPoint::AfterCommit)))
 }
 
 fn write_tree(

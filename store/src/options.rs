@@ -22,9 +22,9 @@ pub struct StoreOptions {
     pub overlay_bytes_max: usize,
     /// A commit that found no space is tried again after so long.
     pub retry_interval: Duration,
-    /// Rows that one batch of a physical compaction visits.
+    /// Keys whose old versions one batch of a physical compaction removes, when nothing else is to do.
     pub compaction_batch: usize,
-    /// Pause between two batches of a physical compaction.
+    /// Pause between two batches of a physical compaction while nothing is applied.
     pub compaction_pause: Duration,
     /// A file of at most so many pages is checked whole before LMDB sees it, …
     pub check_whole_pages: usize,

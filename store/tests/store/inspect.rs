@@ -15,7 +15,7 @@ use revfs_store::schema::{
 };
 use revfs_store::types::{DirectoryState, KeyRange, LeaseId, Op, Revision, Stamp, Time};
 use revfs_store::{
-    Body, Command, Inspector, Position, Progress, Store, StoreOptions, User, Violation,
+    Body, Command, Inspector, Position, Progress, StopPoint, Store, StoreOptions, User, Violation,
 };
 use tempfile::TempDir;
 
@@ -336,4 +336,44 @@ fn a_compacted_store_and_a_backup_of_it_agree_with_themselves() {
     assert_eq!((facts.compacted, facts.compacted_physically), (Some(Revision(5)), Revision(5)));
     let range = KeyRange::prefix(b"/app/");
     assert_eq!(facts.prefixes.iter().filter(|(prefix, _)| range.contains(prefix)).count(), 1);
+}
+
+/// Rows of a tree in a store that is closed.
+fn rows(dir: &Path, tree: Tree) -> u64 {
+    let inspector = Inspector::open(&dir.join("data.mdb"), &options(), true).unwrap();
+    let facts = inspector.facts(1, &mut go_on).unwrap();
+    facts.trees.iter().find(|facts| facts.tree == tree).unwrap().rows
+}
+
+#[test]
+fn a_wide_revision_is_compacted_in_steps_and_a_kill_after_each_loses_nothing() {
+    const KEYS: u64 = 300;
+    let options = || StoreOptions { compaction_batch: 1, ..options() };
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), options()).unwrap();
+    for index in 1..=4_u64 {
+        let put = |n| Op::put(format!("/app/{n}"), format!("{index}"));
+        apply(&store, index, &command((0..KEYS).map(put).collect(), Time(index.cast_signed())));
+    }
+    let compact = Body::Compact { revision: Revision(5) };
+    apply(&store, 5, &Command { body: compact, ..command(Vec::new(), Time(9)) });
+    store.close().unwrap();
+    drop(store);
+    let mut left = vec![rows(dir.path(), Tree::Revisions)];
+    while left.len() < 10 {
+        let store = Store::open(dir.path(), options()).unwrap();
+        store.stop_at(StopPoint::AfterCommit);
+        assert!(!store.wait_compacted(Revision(5), Duration::from_secs(60)).unwrap());
+        store.abandon();
+        assert_eq!(violations(dir.path()), []);
+        left.push(rows(dir.path(), Tree::Revisions));
+    }
+    assert!(left.is_sorted_by(|before, after| before > after), "each step forgets some: {left:?}");
+    let store = Store::open(dir.path(), options()).unwrap();
+    assert!(store.wait_compacted(Revision(5), Duration::from_secs(60)).unwrap());
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(violations(dir.path()), []);
+    let left = [Tree::Keys, Tree::Revisions, Tree::Times].map(|tree| rows(dir.path(), tree));
+    assert_eq!(left, [KEYS, KEYS, 1]);
 }
