@@ -45,7 +45,7 @@ pub struct Alarm {
     pub kind: AlarmKind,
 }
 
-/// Refuses what the raised alarms forbid.
+/// Refuses what the raised alarms forbid, of a body without the request around it.
 pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
     if matches!(body, Body::Alarm { .. } | Body::Auth(_)) {
         return Ok(());
@@ -63,8 +63,8 @@ pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
         | Body::LeaseExpire { .. }
         | Body::LeaseCheckpoint { .. }
         | Body::Alarm { .. }
-        | Body::Auth(_) => false,
-        Body::Request { body, .. } => return admit(view, body),
+        | Body::Auth(_)
+        | Body::Request { .. } => false,
     };
     if takes_space && !alarms.is_empty() {
         return Err(Refusal::NoSpace.into());

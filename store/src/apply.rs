@@ -122,7 +122,7 @@ fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
         }
         auth::admit(view, user, *auth_revision, body)?;
     }
-    alarm::admit(view, body)
+    alarm::admit(view, body.inner())
 }
 
 /// Before the first compaction even revision 0 may be compacted, once, as etcd does.
