@@ -9,6 +9,17 @@ use crate::posix::errno_of;
 
 const SOON: Duration = Duration::from_secs(10);
 
+/// `fs` may not use the store, so the prefixes stand in both.
+#[test]
+fn records_and_reservations_lie_where_the_store_asks_for_the_permission_of_their_key() {
+    use revfs_fs::{attributes::record_key, path::reservation_key};
+    for key in [&b"/app/a"[..], b"/app/", b"x"] {
+        assert_eq!(record_key(key), [revfs_store::RECORD_PREFIX, key].concat());
+        assert_eq!(reservation_key(key), [revfs_store::RESERVATION_PREFIX, key].concat());
+    }
+    assert_eq!(revfs_fs::path::in_store_key(), revfs_store::RESERVATION_PREFIX);
+}
+
 #[test]
 fn attributes_last() {
     tools::need(&["setfattr", "getfattr"]);
