@@ -216,7 +216,7 @@ impl Filesystem {
             let site =
                 Site { key: &key, root: &self.options.root, defaults: &self.options.defaults() };
             let txn = site.transaction(&draft);
-            let sequence = self.next_sequence();
+            let (sequence, since) = (self.next_sequence(), self.floor());
             let note = operations(&key, &draft.steps);
             match self.propose_as(sequence, uid, note, txn).await {
                 Ok(answer) if answer.succeeded => {
@@ -238,7 +238,7 @@ impl Filesystem {
                 },
                 Err(Error::OutcomeUnknown { reason }) => {
                     tracing::warn!(key = %key.escape_ascii(), reason, "outcome of a commit unknown");
-                    let uncertain = Uncertain { sequence, draft, renamed_to: None };
+                    let uncertain = Uncertain { sequence, since, draft, renamed_to: None };
                     self.read_back_later(node, uncertain);
                     return Err(Errno::EIO);
                 }

@@ -218,6 +218,8 @@ impl Draft {
 pub(crate) struct Uncertain {
     /// In the note of its transaction.
     pub sequence: u64,
+    /// It did not happen at or before this revision.
+    pub since: Revision,
     pub draft: Draft,
     /// The key that it was to be renamed to.
     pub renamed_to: Option<Bytes>,

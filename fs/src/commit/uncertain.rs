@@ -15,10 +15,10 @@ use super::{draft_of, key_value};
 use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Node, Place};
 use crate::note::maker;
-use crate::staged::{Committed, Uncertain};
+use crate::staged::{Committed, Draft, Uncertain};
 
-/// How many later versions of the key may lie above the one that is looked for.
-const VERSIONS_MAX: usize = 64;
+/// Versions of the key in one answer; any number may lie above the one that is looked for.
+const VERSIONS_AT_ONCE: usize = 64;
 
 impl Filesystem {
     /// Finds out what became of the last commit of `node`, if that is not known.
@@ -87,38 +87,53 @@ impl Filesystem {
         key: &Bytes,
         uncertain: &Uncertain,
     ) -> Result<Option<Committed>, Error> {
-        let Uncertain { sequence, draft, renamed_to } = uncertain;
-        let request = HistoryRequest {
-            key: key.clone(),
-            at_most: Revision::NONE,
-            limit: VERSIONS_MAX,
-            keys_only: true,
-        };
-        let timeout = self.options.timeout;
-        let asked = tokio::time::timeout(timeout, self.keys.history(request)).await;
-        match asked.unwrap_or(Err(Error::Timeout(timeout))) {
-            Ok(versions) => {
-                let own = Some((self.mount_id, *sequence));
-                let found = versions.iter().position(|version| {
-                    version.event.kind == ChangeKind::Put && maker(&version.stamp.note) == own
-                });
-                Ok(found.map(|index| {
-                    let before = versions.get(index + 1).map(|version| &version.event.kv);
-                    // A rename carries all bytes.
-                    let has_foreign_bytes =
-                        index > 0 || (renamed_to.is_none() && draft.lacks(before));
-                    Committed { kv: versions[index].event.kv.clone(), has_foreign_bytes }
-                }))
+        let Uncertain { sequence, since, draft, renamed_to } = uncertain;
+        let own = Some((self.mount_id, *sequence));
+        let mut at_most = Revision::NONE;
+        loop {
+            let request = HistoryRequest {
+                key: key.clone(),
+                at_most,
+                limit: VERSIONS_AT_ONCE,
+                keys_only: true,
+            };
+            let timeout = self.options.timeout;
+            let asked = tokio::time::timeout(timeout, self.keys.history(request)).await;
+            let versions = match asked.unwrap_or(Err(Error::Timeout(timeout))) {
+                Err(Error::Unsupported(_)) => return self.find_content(key, draft).await,
+                versions => versions?,
+            };
+            // The last of a full answer is looked at as the first of the next, beside what it replaced.
+            let next = match versions.last().map(|last| last.event.kv.mod_revision) {
+                Some(last) if versions.len() == VERSIONS_AT_ONCE && last > *since => Some(last),
+                _ => None,
+            };
+            let looked_at = versions.len() - usize::from(next.is_some());
+            let found = versions[..looked_at].iter().position(|version| {
+                version.event.kind == ChangeKind::Put && maker(&version.stamp.note) == own
+            });
+            if let Some(index) = found {
+                let before = versions.get(index + 1).map(|version| &version.event.kv);
+                let is_newest = index == 0 && at_most == Revision::NONE;
+                // A rename carries all bytes.
+                let has_foreign_bytes = !is_newest || (renamed_to.is_none() && draft.lacks(before));
+                let kv = versions[index].event.kv.clone();
+                return Ok(Some(Committed { kv, has_foreign_bytes }));
             }
-            // No notes there: the content is the only witness.
-            Err(Error::Unsupported(_)) => {
-                let read = self.keys.read(Revision::NONE, vec![Read::key(key.clone())]);
-                let asked = tokio::time::timeout(timeout, read).await;
-                let answer = asked.unwrap_or(Err(Error::Timeout(timeout)))?;
-                let own = key_value(&answer, 0).filter(|kv| kv.value == draft.bytes.as_slice());
-                Ok(own.map(|kv| Committed { kv: kv.clone(), has_foreign_bytes: false }))
+            match next {
+                Some(next) => at_most = next,
+                None => return Ok(None),
             }
-            Err(error) => Err(error),
         }
+    }
+
+    /// Where there are no notes the content is the only witness.
+    async fn find_content(&self, key: &Bytes, draft: &Draft) -> Result<Option<Committed>, Error> {
+        let timeout = self.options.timeout;
+        let read = self.keys.read(Revision::NONE, vec![Read::key(key.clone())]);
+        let asked = tokio::time::timeout(timeout, read).await;
+        let answer = asked.unwrap_or(Err(Error::Timeout(timeout)))?;
+        let own = key_value(&answer, 0).filter(|kv| kv.value == draft.bytes.as_slice());
+        Ok(own.map(|kv| Committed { kv: kv.clone(), has_foreign_bytes: false }))
     }
 }

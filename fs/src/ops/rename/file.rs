@@ -92,13 +92,14 @@ impl Filesystem {
         let mut note = operations(from, &draft.steps);
         note.push(Operation::Rename { from: from.clone(), to: new.key.clone() });
         let txn = Txn { compares, success, failure: old_site.surroundings() };
-        let sequence = self.next_sequence();
+        let (sequence, since) = (self.next_sequence(), self.floor());
         let answer = match self.propose_as(sequence, caller.uid, note, txn).await {
             Ok(answer) => answer,
             Err(error) => {
                 if matches!(error, Error::OutcomeUnknown { .. }) {
                     let (draft, renamed_to) = (draft.clone(), Some(new.key.clone()));
-                    self.read_back_later(node, Uncertain { sequence, draft, renamed_to });
+                    let uncertain = Uncertain { sequence, since, draft, renamed_to };
+                    self.read_back_later(node, uncertain);
                 }
                 return Err(self.rename_failed(&error, from, &new.key));
             }

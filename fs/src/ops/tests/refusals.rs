@@ -187,6 +187,26 @@ async fn a_lost_answer_is_read_back_without_a_second_close() {
 }
 
 #[tokio::test]
+async fn a_lost_answer_is_found_below_all_that_others_wrote_since() {
+    let mount = Mount::empty();
+    // About as many as are looked at together, and more.
+    for versions in [62, 63, 64, 65, 127, 128, 200] {
+        let open = mount.create("f", CREATE | libc::O_TRUNC).await.unwrap();
+        open.write(0, "x").await.unwrap();
+        mount.memory.fail_next_txn(FailureMoment::After, unknown());
+        assert_eq!(open.flush().await, Err(Errno::EIO));
+        for _ in 0..versions {
+            put(&mount.memory, "/f", "another").await;
+        }
+        let revision = mount.revision();
+        open.close().await.unwrap();
+        assert_eq!(mount.stored("/f").await.unwrap(), "another", "{versions} versions");
+        assert_eq!(mount.revision(), revision, "it is not written again");
+        mount.unlink("f").await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn too_large_is_told_before_anything_is_kept() {
     let mount = Mount::empty();
     let open = mount.create("f", CREATE | libc::O_TRUNC).await.unwrap();
