@@ -13,6 +13,8 @@
 
 mod book;
 mod deadlines;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -207,7 +209,13 @@ impl LeaseClock {
         let body = Body::LeaseCheckpoint { term, remaining: vec![(id, 0)] };
         let noted = self.propose(Author::default(), body).await;
         drop(noting);
-        noted.map(drop).inspect_err(|_| {
+        let noted = match noted {
+            // In another term it is for the leader of that one, and the caller finds out.
+            Ok(Ok(_) | Err(Refusal::OtherTerm { .. })) => Ok(()),
+            Ok(Err(refusal)) => Err(convert::refusal(refusal)),
+            Err(error) => Err(error),
+        };
+        noted.inspect_err(|_| {
             self.book.with(|deadlines| deadlines.still_noted(id));
         })
     }
@@ -291,13 +299,17 @@ impl LeaseClock {
         match self.propose(author, Body::LeaseExpire { id, term }).await {
             // Apply has told the book already.
             Ok(Ok(_) | Err(Refusal::OtherTerm { .. })) => {}
-            Ok(Err(_)) => self.book.forget(id),
-            Err(error) => {
-                tracing::warn!(lease = id.0, %error, "a lease is over, but was not revoked yet");
-                let again = Instant::now() + EXPIRY_RETRY;
-                self.book.with(|deadlines| deadlines.retry(id, again));
-            }
+            Ok(Err(Refusal::LeaseNotFound)) => self.book.forget(id),
+            // It lives on in the store: an alarm forbids it, say.
+            Ok(Err(refusal)) => self.expire_later(id, &convert::refusal(refusal)),
+            Err(error) => self.expire_later(id, &error),
         }
+    }
+
+    fn expire_later(&self, id: LeaseId, error: &Error) {
+        tracing::warn!(lease = id.0, %error, "a lease is over, but was not revoked yet");
+        let again = Instant::now() + EXPIRY_RETRY;
+        self.book.with(|deadlines| deadlines.retry(id, again));
     }
 
     async fn checkpoint(&self, term: u64) {

@@ -17,6 +17,7 @@ use crate::schema::{
     Tree, attachment_row, encode_attachment, encode_change, encode_key_row, encode_stamp, key_row,
     revision_row,
 };
+use crate::store::Shared;
 use crate::txn::{Change, Changes, Stop};
 use crate::types::{LeaseId, Revision, Stamp, Time};
 use crate::upload;
@@ -123,6 +124,25 @@ fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
         auth::admit(view, user, *auth_revision, body)?;
     }
     alarm::admit(view, body.inner())
+}
+
+/// An entry being applied. A panic in it closes the store without a last commit, because nobody knows
+/// what of the entry is in the overlay; the committer would wait for its end for ever.
+pub(crate) struct Entry<'s>(pub(crate) &'s Shared);
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.fault.close("applying an entry of the log panicked"));
+            let mut state = self.0.state.lock();
+            state.applying = false;
+            state.abandon = true;
+            state.closing = true;
+            drop(state);
+            self.0.work.notify_all();
+            self.0.progress.notify_all();
+        }
+    }
 }
 
 /// Before the first compaction even revision 0 may be compacted, once, as etcd does.

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::apply::Application;
+use crate::apply::{Application, Entry};
 use crate::auth::Auth;
 use crate::command::{Command, Outcome};
 use crate::committer;
@@ -265,6 +265,7 @@ impl Store {
     /// [`Outcome`], the same on every member.
     pub fn apply(&self, position: Position, command: &Command) -> Result<Outcome, StoreError> {
         let writer = self.shared.writer.lock();
+        let entry = Entry(&self.shared);
         let (view, time, layer) = self.begin(&position)?;
         let before = view.current();
         let is_watched = self.shared.post.is_wanted();
@@ -295,7 +296,7 @@ impl Store {
         if outcome.revision > before {
             self.shared.post.publish(outcome.revision, published);
         }
-        drop(writer);
+        drop((entry, writer));
         Ok(outcome)
     }
 

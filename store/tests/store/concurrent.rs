@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use revfs_store::types::{
-    Author, ChangesQuery, KeyRange, ListQuery, Op, RangeQuery, Revision, TXN_ROWS_MAX, Time,
+    Author, ChangesQuery, KeyRange, LeaseId, ListQuery, Op, RangeQuery, Revision, TXN_DEPTH_MAX,
+    TXN_ROWS_MAX, Time, Txn,
 };
 use revfs_store::{
     Body, Command, Done, Position, ReadError, ReadView, Refusal, Store, StoreError, StoreOptions,
@@ -181,4 +182,28 @@ fn a_transaction_over_the_bound_of_rows_is_an_outcome() {
     let query = RangeQuery { count_only: true, ..RangeQuery::new(all) };
     let view = store.read_view().unwrap();
     assert_eq!(view.range(Revision::NONE, &query).unwrap().count, u64::try_from(2 * half).unwrap());
+}
+
+#[test]
+fn a_panic_in_an_entry_closes_the_store_and_nobody_waits_for_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::create(dir.path(), options()).unwrap());
+    let apply = |body| {
+        let index = store.applied().index + 1;
+        store.apply(position(index), &Command { body, ..command(Vec::new(), Time(1)) })
+    };
+    apply(Body::LeaseGrant { id: LeaseId(1), ttl_seconds: 60 }).unwrap();
+    // Deeper than a command can be encoded: such an entry never comes out of a log.
+    let nest = |op, _| Op::Txn(Txn { success: vec![op], ..Txn::default() });
+    let ops = vec![(0..=TXN_DEPTH_MAX).fold(Op::delete("k"), nest)];
+    let part = Body::UploadPart { upload: LeaseId(1), part: 0, ops };
+    let panicked = std::thread::scope(|scope| scope.spawn(|| apply(part)).join());
+    assert!(panicked.is_err());
+    let (done, is_done) = std::sync::mpsc::channel();
+    let closing = Arc::clone(&store);
+    std::thread::spawn(move || done.send(closing.close()));
+    let closed = is_done.recv_timeout(Duration::from_secs(20)).expect("close returns");
+    assert!(matches!(closed, Err(StoreError::Closed { .. })), "{closed:?}");
+    assert!(matches!(store.advance(position(2)), Err(StoreError::Closed { .. })));
+    assert!(matches!(store.read_view(), Err(StoreError::Closed { .. })));
 }
