@@ -219,15 +219,21 @@ impl Step<'_, '_, '_> {
         // Each is superseded by the one that is found after it.
         let mut superseded = None;
         let mut previous: Option<Vec<u8>> = None;
+        let mut is_there = false;
         let bounds = (Bound::Included(&newest[..]), Bound::Included(&own[..]));
         for found in rows.rev_range(self.wtxn, &bounds)?.take(AHEAD_MAX) {
             let (row, value) = found?;
             superseded = previous.or(superseded);
+            is_there |= row == own;
             // Where it came from is asked for in its own visit.
             if self.is_carried_row(row, value)? {
                 break;
             }
             previous = Some(row.to_vec());
+        }
+        if superseded.is_none() && !is_there {
+            // It went in an earlier visit, and all that is older with it.
+            return Ok(0);
         }
         let start = match &superseded {
             Some(row) => Bound::Included(&row[..]),

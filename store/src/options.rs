@@ -42,7 +42,7 @@ impl Default for StoreOptions {
             commit_interval: Duration::from_millis(100),
             commit_changes: 10_000,
             commit_bytes: 16 << 20,
-            overlay_bytes_max: 64 << 20,
+            overlay_bytes_max: 8 << 20,
             retry_interval: Duration::from_millis(500),
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
