@@ -13,8 +13,6 @@
 
 mod book;
 mod deadlines;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -347,3 +345,6 @@ fn random_id() -> Result<LeaseId> {
     let positive = i64::try_from(random? >> 1).expect("63 bits are a positive number");
     Ok(LeaseId(positive.max(1)))
 }
+
+#[cfg(test)]
+mod tests;
