@@ -226,9 +226,12 @@ impl ReadView {
         let mut uploads = Vec::new();
         let mut cursor = self.cursor(Tree::Uploads, &upload_row(LeaseId(i64::MIN)), None)?;
         while let Some(row) = cursor.next().map_err(|e| self.lmdb(&e))? {
-            let (upload, _) = split_upload_row(row.key()).map_err(|e| self.row(&e))?;
-            let state = decode_upload(row.key(), row.value()).map_err(|e| self.row(&e))?;
-            uploads.push((upload, state));
+            let (upload, part) = split_upload_row(row.key()).map_err(|e| self.row(&e))?;
+            // Apply may be taking the upload away at this moment, what counts the parts first.
+            if part.is_none() {
+                let state = decode_upload(row.key(), row.value()).map_err(|e| self.row(&e))?;
+                uploads.push((upload, state));
+            }
             let Some(end) = end_of(upload) else { break };
             cursor.seek(&end).map_err(|e| self.lmdb(&e))?;
         }
