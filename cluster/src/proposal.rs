@@ -78,8 +78,7 @@ impl Proposer {
         let deadline = Instant::now() + self.timeout;
         bounds::check(&author, &note, &body)?;
         self.check_open()?;
-        // What makes room, or says that there is none, must pass where room is short.
-        let needs_room = !matches!(body.inner(), Body::Alarm { .. } | Body::Compact { .. });
+        let needs_room = needs_room(body.inner());
         let command = Command { time: now(), author, note, body };
         let encoded = command.encode().map_err(|error| Error::Invalid(error.to_string()))?;
         // The encoded bytes hold it all from here on.
@@ -205,6 +204,24 @@ impl Proposer {
         self.in_flight.close();
         self.in_flight_bytes.close();
         drained.is_ok()
+    }
+}
+
+/// What makes room, or says that there is none, must pass where room is short; and so must the end of
+/// a lease, for locks hang on it.
+fn needs_room(body: &Body) -> bool {
+    match body {
+        Body::Alarm { .. }
+        | Body::Compact { .. }
+        | Body::LeaseRevoke { .. }
+        | Body::LeaseExpire { .. }
+        | Body::LeaseCheckpoint { .. } => false,
+        Body::Txn(_)
+        | Body::LeaseGrant { .. }
+        | Body::UploadPart { .. }
+        | Body::UploadCommit(_)
+        | Body::Auth(_)
+        | Body::Request { .. } => true,
     }
 }
 
