@@ -1,8 +1,9 @@
 //! Which keys a user may read and which write: unions of granted intervals, and what they cover.
 //!
 //! Of the reserved keys, `\0revfs/a` + K and `\0revfs/r` + K are covered exactly if K is: what is granted
-//! of them directly does not count, and a grant of K counts for both. There is no empty key, so an
-//! interval from the key of one zero byte on begins before all others.
+//! of them directly does not count, and a grant of K counts for both. There is no empty key: an interval
+//! from the key of one zero byte on begins before all others, and who names the empty key alone is
+//! refused for that, not for want of a permission.
 
 use bytes::Bytes;
 
@@ -37,7 +38,12 @@ impl Keys {
 
     /// Whether every key of `range` is among these.
     pub(super) fn cover(&self, range: &KeyRange) -> bool {
-        if matches!(range, KeyRange::Span { start, end } if end <= start) {
+        let has_no_key = match range {
+            KeyRange::Key(key) => key.is_empty(),
+            KeyRange::Span { start, end } => end <= start || end.as_ref() <= &[0][..],
+            KeyRange::From(_) => false,
+        };
+        if has_no_key {
             return true;
         }
         let before = self.0.partition_point(|(start, _)| start <= range.start());
@@ -149,10 +155,11 @@ mod tests {
     }
 
     fn range() -> impl Strategy<Value = KeyRange> {
+        let border = || prop_oneof![9 => key(), 1 => proptest::strategy::Just(Bytes::new())];
         prop_oneof![
-            key().prop_map(KeyRange::Key),
-            (key(), key()).prop_map(|(start, end)| KeyRange::Span { start, end }),
-            key().prop_map(KeyRange::From),
+            border().prop_map(KeyRange::Key),
+            (border(), border()).prop_map(|(start, end)| KeyRange::Span { start, end }),
+            border().prop_map(KeyRange::From),
         ]
     }
 
@@ -190,7 +197,7 @@ mod tests {
 
     /// Whether a key is granted can change at these only, from there on.
     fn borders(permissions: &[Permission], range: &KeyRange) -> Vec<Bytes> {
-        let mut all = vec![range.start().clone()];
+        let mut all = vec![range.start().clone(), Bytes::from_static(&[0])];
         for bare in permissions.iter().flat_map(|own| [&own.key, &own.range_end]) {
             for prefix in [&b""[..], RECORD_PREFIX, RESERVATION_PREFIX] {
                 all.push([prefix, bare].concat().into());
