@@ -75,8 +75,8 @@ impl LeaseClock {
         }
         let ttl_seconds = ttl_seconds.max(TTL_SECONDS_MIN);
         for _ in 0..ID_ATTEMPTS_MAX {
-            let id = if id == LeaseId::NONE { random_id()? } else { id };
-            let body = Body::LeaseGrant { id, ttl_seconds };
+            let chosen = if id == LeaseId::NONE { random_id()? } else { id };
+            let body = Body::LeaseGrant { id: chosen, ttl_seconds };
             match self.propose(Author::default(), body).await? {
                 Ok(Done::LeaseGranted { id, ttl_seconds }) => return Ok((id, ttl_seconds)),
                 Err(Refusal::LeaseExists) if id == LeaseId::NONE => {}
