@@ -106,7 +106,6 @@ impl Proposer {
         bytes: usize,
         deadline: Instant,
     ) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-        self.check_open()?;
         let busy = |what: &str| Error::Busy { reason: format!("{what} for {:?}", self.timeout) };
         let bytes = u32::try_from(bytes.min(IN_FLIGHT_BYTES_MAX)).unwrap_or(u32::MAX);
         let permits = async {
