@@ -9,13 +9,13 @@ mod request;
 use std::sync::Arc;
 
 use prost::Message;
-use revfs_api::keyspace::{Answer, Error, OpAnswer, Origin, Read, ReadAnswer, Revision, Txn};
-use revfs_api::status::{self, to_status};
+use revfs_api::keyspace::{Answer, OpAnswer, Origin, Read, ReadAnswer, Revision, Txn};
+use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
-use super::member::{Member, signed};
+use super::member::{Member, fail, signed};
 
 /// etcd's default of `--max-request-bytes`, for requests that change something.
 pub(super) const REQUEST_BYTES_MAX: usize = 1_572_864;
@@ -25,11 +25,6 @@ pub(super) const KV_MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 
 pub(super) struct KvService {
     pub(super) member: Arc<Member>,
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn fail(error: Error) -> Status {
-    to_status(&error)
 }
 
 /// An answer of another kind than was asked for: a bug of the key space.

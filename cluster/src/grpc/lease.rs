@@ -5,23 +5,17 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use revfs_api::keyspace::{Error, LeaseId, Revision};
-use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::lease_server::Lease;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::{Phase, reached};
-use super::member::Member;
+use super::member::{Member, fail};
 
 pub(super) struct LeaseService {
     pub(super) member: Arc<Member>,
     pub(super) phases: watch::Receiver<Phase>,
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn fail(error: Error) -> Status {
-    to_status(&error)
 }
 
 /// A header with the present revision.

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use revfs_api::keyspace::Revision;
-use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb::maintenance_server::Maintenance;
 use revfs_api::wire::etcdserverpb::{HashKvRequest, HashKvResponse, StatusRequest, StatusResponse};
 use tonic::{Request, Response, Status};
 
-use super::member::{Member, signed};
+use super::member::{Member, fail, signed};
 
 /// The etcd release whose behaviour the services build, for clients that choose by it.
 pub const ETCD_VERSION: &str = "3.6.0";
@@ -23,7 +22,7 @@ impl Maintenance for MaintenanceService {
         &self,
         _request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let status = self.member.keyspace().status().await.map_err(|error| to_status(&error))?;
+        let status = self.member.keyspace().status().await.map_err(fail)?;
         let header = self.member.header(Revision(status.revision)).await;
         let mut errors = Vec::new();
         if !status.read_only.is_empty() {
@@ -51,7 +50,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<HashKvResponse>, Status> {
         let revision = u64::try_from(request.into_inner().revision).unwrap_or(0);
         let hash = self.member.keyspace().hash_kv(Revision(revision)).await;
-        let hash = hash.map_err(|error| to_status(&error))?;
+        let hash = hash.map_err(fail)?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.member.header(hash.current).await),
             hash: hash.hash,

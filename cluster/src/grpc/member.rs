@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use revfs_api::KeySpace;
-use revfs_api::keyspace::{Result, Revision};
+use revfs_api::keyspace::{Error, Result, Revision};
+use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb::ResponseHeader;
 use tokio::time::Instant;
+use tonic::Status;
 
 /// Identity never changes and the term hardly ever: a header may show a term that is so old.
 const TERM_AGE_MAX: Duration = Duration::from_secs(1);
@@ -59,6 +61,12 @@ async fn identity(keyspace: &dyn KeySpace) -> Result<ResponseHeader> {
         revision: 0,
         raft_term: status.raft_term,
     })
+}
+
+/// An error of the key space, for a client.
+#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
+pub(super) fn fail(error: Error) -> Status {
+    to_status(&error)
 }
 
 /// etcd's numbers are signed; ours never come near the difference.

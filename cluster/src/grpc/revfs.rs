@@ -8,7 +8,6 @@ use revfs_api::KeySpace;
 use revfs_api::backup::{Backup, BackupPart};
 use revfs_api::convert;
 use revfs_api::keyspace::{ChangesRequest, Error, Revision, Time};
-use revfs_api::status::to_status;
 use revfs_api::wire::revfs as wire;
 use revfs_api::wire::revfs::revfs_server::Revfs;
 use tokio::sync::{Semaphore, watch};
@@ -16,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Phase;
 use super::large_txn;
+use super::member::fail;
 use super::watch_stream::watch_stream;
 
 pub(super) struct RevfsService {
@@ -27,11 +27,6 @@ pub(super) struct RevfsService {
 
 fn refuse(malformed: convert::Malformed) -> Status {
     fail(Error::from(malformed))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn fail(error: Error) -> Status {
-    to_status(&error)
 }
 
 type Answer<T> = Result<Response<T>, Status>;
