@@ -295,19 +295,14 @@ impl NodeTable {
         from: &DirectoryKey,
         to: &DirectoryKey,
     ) {
-        let rebased = |key: &[u8]| {
-            let mut moved = to.as_bytes().to_vec();
-            moved.extend_from_slice(&key[from.as_bytes().len()..]);
-            Bytes::from(moved)
-        };
+        const BELOW: &str = "the nodes were taken from below it";
         for (old, ino) in nodes {
             let place = match old {
-                Place::Directory { tree, directory } => Place::Directory {
-                    tree,
-                    directory: DirectoryKey::new(rebased(directory.as_bytes()))
-                        .expect("the rest of a directory's key ends in a slash"),
-                },
-                Place::File { key } => Place::File { key: rebased(&key) },
+                Place::Directory { tree, directory } => {
+                    let directory = from.rebase_directory(&directory, to).expect(BELOW);
+                    Place::Directory { tree, directory }
+                }
+                Place::File { key } => Place::File { key: from.rebase(&key, to).expect(BELOW) },
                 other => other,
             };
             Self::place_again(maps, ino, place);

@@ -163,6 +163,20 @@ impl DirectoryKey {
         key.starts_with(&self.0)
     }
 
+    /// The key below `to` that corresponds to `key` below this directory; `None` if it lies elsewhere.
+    #[must_use]
+    pub fn rebase(&self, key: &[u8], to: &Self) -> Option<Bytes> {
+        let rest = key.strip_prefix(self.0.as_ref())?;
+        Some([to.0.as_ref(), rest].concat().into())
+    }
+
+    /// [`Self::rebase`] of a directory.
+    #[must_use]
+    pub fn rebase_directory(&self, directory: &Self, to: &Self) -> Option<Self> {
+        // The rest of a directory ends in a slash, as `to` does, or is empty.
+        self.rebase(&directory.0, to).map(Self)
+    }
+
     /// The path of `key` below this directory, by the ordinary names. `None` if it lies elsewhere.
     /// Shortened names (`%~`) are part of it where needed.
     #[must_use]

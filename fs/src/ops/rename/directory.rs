@@ -2,7 +2,6 @@
 
 use std::mem::take;
 
-use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::{Compare, Error, KeyRange, KeyValue, Op, Read, Revision, Txn};
 
@@ -122,15 +121,11 @@ impl Filesystem {
     pub(crate) fn move_here(&self, from: &DirectoryKey, to: &DirectoryKey, revision: Revision) {
         let mut unborn = self.unborn.lock();
         for ((directory, component), node) in take(&mut *unborn) {
-            let directory = match directory.as_bytes().strip_prefix(from.as_bytes().as_ref()) {
-                Some(rest) => {
-                    node.file.lock().give_up_name();
-                    let moved = Bytes::from([to.as_bytes().as_ref(), rest].concat());
-                    DirectoryKey::new(moved).expect("the rest of a directory ends in a slash")
-                }
-                None => directory,
-            };
-            unborn.insert((directory, component), node);
+            let moved = from.rebase_directory(&directory, to);
+            if moved.is_some() {
+                node.file.lock().give_up_name();
+            }
+            unborn.insert((moved.unwrap_or(directory), component), node);
         }
         drop(unborn);
         // The one that was replaced.

@@ -188,21 +188,16 @@ impl Filesystem {
 
     /// Files that the store does not have yet go with their directories; a directory's value with it.
     fn exchange_unborn(&self, a: &DirectoryKey, b: &DirectoryKey) {
-        let rebased = |key: &Bytes, from: &DirectoryKey, to: &DirectoryKey| {
-            let rest = key.strip_prefix(from.as_bytes().as_ref())?;
-            let moved = Bytes::from([to.as_bytes().as_ref(), rest].concat());
-            Some(DirectoryKey::new(moved).expect("the rest of a directory ends in a slash"))
-        };
         let (value_a, value_b) = (a.split(), b.split());
         let mut unborn = self.unborn.lock();
         for (place, node) in take(&mut *unborn) {
-            let own = place.0.as_bytes();
+            let own = &place.0;
             let moved = if Some(&place) == value_a.as_ref() {
                 value_b.clone()
             } else if Some(&place) == value_b.as_ref() {
                 value_a.clone()
             } else {
-                let directory = rebased(own, a, b).or_else(|| rebased(own, b, a));
+                let directory = a.rebase_directory(own, b).or_else(|| b.rebase_directory(own, a));
                 directory.map(|directory| (directory, place.1.clone()))
             };
             if moved.is_some() {
