@@ -202,10 +202,17 @@ impl Filesystem {
         &self,
         question: impl Future<Output = revfs_api::keyspace::Result<T>>,
     ) -> Answer<T> {
-        match tokio::time::timeout(self.options.timeout, question).await {
-            Ok(answer) => answer.map_err(|error| errno(&error)),
-            Err(_) => Err(Errno::ETIMEDOUT),
-        }
+        self.within_deadline(question).await.map_err(|error| errno(&error))
+    }
+
+    /// [`Self::within`], with the error as it is.
+    pub(crate) async fn within_deadline<T>(
+        &self,
+        question: impl Future<Output = revfs_api::keyspace::Result<T>>,
+    ) -> revfs_api::keyspace::Result<T> {
+        let timeout = self.options.timeout;
+        let asked = tokio::time::timeout(timeout, question).await;
+        asked.unwrap_or(Err(revfs_api::keyspace::Error::Timeout(timeout)))
     }
 }
 

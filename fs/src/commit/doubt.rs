@@ -138,9 +138,7 @@ impl Filesystem {
                 scan_limit: 0,
                 keys_only: true,
             };
-            let timeout = self.options.timeout;
-            let asked = tokio::time::timeout(timeout, self.keys.changes(request)).await;
-            let answer = match asked.unwrap_or(Err(Error::Timeout(timeout))) {
+            let answer = match self.within_deadline(self.keys.changes(request)).await {
                 Err(Error::Compacted { compacted, .. }) if compacted > from => {
                     from = compacted;
                     continue;

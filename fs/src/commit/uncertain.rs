@@ -97,9 +97,7 @@ impl Filesystem {
                 limit: VERSIONS_AT_ONCE,
                 keys_only: true,
             };
-            let timeout = self.options.timeout;
-            let asked = tokio::time::timeout(timeout, self.keys.history(request)).await;
-            let versions = match asked.unwrap_or(Err(Error::Timeout(timeout))) {
+            let versions = match self.within_deadline(self.keys.history(request)).await {
                 Err(Error::Unsupported(_)) => return self.find_content(key, draft).await,
                 versions => versions?,
             };
@@ -129,10 +127,8 @@ impl Filesystem {
 
     /// Where there are no notes the content is the only witness.
     async fn find_content(&self, key: &Bytes, draft: &Draft) -> Result<Option<Committed>, Error> {
-        let timeout = self.options.timeout;
         let read = self.keys.read(Revision::NONE, vec![Read::key(key.clone())]);
-        let asked = tokio::time::timeout(timeout, read).await;
-        let answer = asked.unwrap_or(Err(Error::Timeout(timeout)))?;
+        let answer = self.within_deadline(read).await?;
         let own = key_value(&answer, 0).filter(|kv| kv.value == draft.bytes.as_slice());
         Ok(own.map(|kv| Committed { kv: kv.clone(), has_foreign_bytes: false }))
     }
