@@ -9,6 +9,8 @@ use crate::types::{KeyValue, LeaseId, Revision, Time};
 const KEY_TOMBSTONE: u8 = 1;
 const KEY_LEASE: u8 = 2;
 const KEY_CARRIED: u8 = 4;
+/// First of its life: created at its own revision, version 1.
+const KEY_FIRST: u8 = 8;
 
 /// Bytes of a key's row before its value that every version has.
 const KEY_FIXED_BYTES: usize = 25;
@@ -33,13 +35,16 @@ pub fn encode_key_row(row: &[u8], version: &KeyRow) -> Vec<u8> {
     let is_carried = kv.content_revision != kv.mod_revision
         || kv.content_time != kv.time
         || kv.birth_revision != kv.create_revision;
+    let is_first = kv.create_revision == kv.mod_revision && kv.version == 1;
     let value = if *tombstone { &[][..] } else { kv.value.as_ref() };
     let mut flags = 0;
     flags |= if *tombstone { KEY_TOMBSTONE } else { 0 };
     flags |= if !tombstone && kv.lease != LeaseId::NONE { KEY_LEASE } else { 0 };
     flags |= if !tombstone && is_carried { KEY_CARRIED } else { 0 };
+    flags |= if !tombstone && is_first { KEY_FIRST } else { 0 };
     let field = |is_there: bool, bytes: usize| if is_there { bytes } else { 0 };
-    let fields = field(!tombstone, 16) + field(flags & KEY_LEASE != 0, 8);
+    let has_life = !tombstone && !is_first;
+    let fields = field(has_life, 16) + field(flags & KEY_LEASE != 0, 8);
     let header_bytes = KEY_FIXED_BYTES + fields + field(flags & KEY_CARRIED != 0, 24);
     let mut out = Writer::with_capacity(header_bytes + value.len());
     // The checksum's place.
@@ -49,7 +54,7 @@ pub fn encode_key_row(row: &[u8], version: &KeyRow) -> Vec<u8> {
     out.u8(flags);
     out.u32(*sub);
     out.i64(kv.time.0);
-    if !tombstone {
+    if has_life {
         out.u64(kv.create_revision.0);
         out.u64(kv.version);
     }
@@ -118,7 +123,7 @@ fn decode_version(
     reader.raw("length", KEY_PREAMBLE - 4)?;
     let value_crc = reader.u32("value checksum")?;
     let flags = reader.u8("flags")?;
-    if flags > 7 || (flags & KEY_TOMBSTONE != 0 && flags != KEY_TOMBSTONE) {
+    if flags > 15 || (flags & KEY_TOMBSTONE != 0 && flags != KEY_TOMBSTONE) {
         return Err(reader.error("flags", Problem::UnknownTag { tag: u32::from(flags) }));
     }
     let sub = reader.u32("sub")?;
@@ -130,8 +135,11 @@ fn decode_version(
     };
     let tombstone = flags & KEY_TOMBSTONE != 0;
     if !tombstone {
-        kv.create_revision = Revision(reader.u64("create revision")?);
-        kv.version = reader.u64("version")?;
+        (kv.create_revision, kv.version) = if flags & KEY_FIRST != 0 {
+            (revision, 1)
+        } else {
+            (Revision(reader.u64("create revision")?), reader.u64("version")?)
+        };
         if flags & KEY_LEASE != 0 {
             kv.lease = LeaseId(reader.i64("lease")?);
         }
