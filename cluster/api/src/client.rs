@@ -12,6 +12,7 @@
 mod backup;
 mod endpoint;
 mod lease;
+mod resuming;
 mod txn;
 mod watch;
 
@@ -412,7 +413,9 @@ impl KeySpace for Remote {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>, from: Revision) -> Result<Box<dyn Watch>> {
-        Ok(Box::new(watch::RemoteWatch::open(self.caller.clone(), ranges, from).await?))
+        let watched = watch::Watched { caller: self.caller.clone(), ranges };
+        let settings = self.caller.settings.clone();
+        Ok(Box::new(resuming::ResumingWatch::open(watched, settings, from).await?))
     }
 
     async fn compact(&self, revision: Revision, physical: bool) -> Result<()> {

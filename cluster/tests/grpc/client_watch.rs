@@ -80,6 +80,37 @@ async fn dropping_the_wait_for_a_revision_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_only_waited_for_in_short_turns_comes_back_all_the_same() {
+    let (_directory, socket) = place();
+    let keyspace = Scripted::new();
+    let served = Served::start(&socket, keyspace.clone()).await;
+    // Each pause is longer than a turn.
+    let pause = Duration::from_millis(60);
+    let settings = Settings { pause, pause_max: pause, ..quick() };
+    let remote = remote(&socket, settings).await.unwrap();
+    let mut watch = remote.watch(all(), Revision::NONE).await.unwrap();
+    assert_eq!(served.stop().await, Drained::Clean);
+    let turn = Duration::from_millis(20);
+    // The loss is seen while nobody is there.
+    for _ in 0..5 {
+        assert!(tokio::time::timeout(turn, watch.next()).await.is_err());
+    }
+    let published = keyspace.publish(1, 1);
+    let served = Served::start(&socket, keyspace.clone()).await;
+    let back = async {
+        loop {
+            if let Ok(next) = tokio::time::timeout(turn, watch.next()).await {
+                break next.unwrap();
+            }
+        }
+    };
+    let back = tokio::time::timeout(Duration::from_secs(30), back).await;
+    assert_eq!(back.expect("the watch came back"), published);
+    drop(watch);
+    assert_eq!(served.stop().await, Drained::Clean);
+}
+
+#[tokio::test]
 async fn a_watch_that_fell_behind_a_compaction_says_so() {
     let (_directory, socket) = place();
     let keyspace = Scripted::new();
