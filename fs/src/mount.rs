@@ -50,6 +50,7 @@ pub struct Mounted {
     mount_point: PathBuf,
     /// Its number in the table of mounts: what lies over it or came after it is not ours.
     mount_number: Option<u64>,
+    connection: Option<u32>,
     ended: watch::Receiver<Option<Result<(), String>>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -74,7 +75,9 @@ pub fn mount(
     let filesystem = Arc::new(filesystem);
 
     let device = attach::attach(&mount_point, &options)?;
-    let mount_number = table::top_mount_at(&mount_point)?.map(|mount| mount.number);
+    let line = table::top_mount_at(&mount_point)?;
+    let mount_number = line.as_ref().map(|line| line.number);
+    let connection = line.map(|line| line.device_minor);
     let epoch = device.try_clone()?;
     let mut config = Config::default();
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
@@ -95,7 +98,7 @@ pub fn mount(
         notices.close();
         end.send(Some(result)).ok();
     })?;
-    Ok(Mounted { filesystem, mount_point, mount_number, ended, tasks })
+    Ok(Mounted { filesystem, mount_point, mount_number, connection, ended, tasks })
 }
 
 impl Mounted {
@@ -107,6 +110,12 @@ impl Mounted {
     #[must_use]
     pub fn mount_point(&self) -> &Path {
         &self.mount_point
+    }
+
+    /// The number of its connection below `/sys/fs/fuse/connections/`.
+    #[must_use]
+    pub fn connection(&self) -> Option<u32> {
+        self.connection
     }
 
     /// Waits until the mount is gone, by whatever way.

@@ -10,6 +10,7 @@ use crate::commands::{
     log::LogArgs, ls::LsArgs, put::PutArgs, restore::RestoreArgs, snapshot::SnapshotArgs,
     status::StatusArgs, umount::UmountArgs, up::UpArgs,
 };
+use crate::guard::GuardArgs;
 
 const HELP: &str = "\
 revfs: a directory whose every change is a revision that you can go back to
@@ -93,6 +94,8 @@ pub(crate) enum Command {
     Snapshot(SnapshotArgs),
     Inspect(InspectArgs),
     Completion(CompletionArgs),
+    #[command(hide = true)]
+    GuardMount(GuardArgs),
 }
 
 #[cfg(test)]
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_help_names_every_command_and_fits_a_screen() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let name = command.get_name();
             let named = HELP.split(|c: char| !c.is_alphanumeric()).any(|word| word == name);
             assert!(named, "{name} is missing");

@@ -13,6 +13,7 @@ mod compare;
 mod data_lock;
 mod endpoint;
 mod error;
+mod guard;
 mod log_file;
 mod moment;
 mod mounts;
@@ -59,6 +60,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Completion(args) => commands::completion::run(&args, &mut output)?,
         Command::Umount(args) => commands::umount::run(&args, &mut output)?,
         Command::Inspect(args) => commands::inspect::run(&args, &mut output)?,
+        Command::GuardMount(args) => guard::run(&args)?,
         client => run_client(client, &globals, &mut output)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -78,9 +80,11 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Restore(args) => commands::restore::run(args, globals, output).await,
             Command::Status(args) => commands::status::run(args, globals, output).await,
             Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
-            Command::Up(_) | Command::Umount(_) | Command::Inspect(_) | Command::Completion(_) => {
-                unreachable!("they are no clients")
-            }
+            Command::Up(_)
+            | Command::Umount(_)
+            | Command::Inspect(_)
+            | Command::Completion(_)
+            | Command::GuardMount(_) => unreachable!("they are no clients"),
         }
     })
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use revfs_tests::dice::Dice;
 use revfs_tests::{Mount, wait};
 
@@ -49,19 +48,38 @@ fn kill_at_random_moments_loses_nothing_that_was_acknowledged() {
         });
         // A moment that no loop of the writers is in step with.
         wait::ask(Duration::from_micros(dice.below(30_000)), || None::<()>);
-        mount.signal(Signal::SIGKILL);
-        // A dying mount may wait for those whose requests it had not answered: docs/OPERATIONS.md.
-        for writer in writers {
-            writer.signal(Signal::SIGKILL);
-            drop(writer);
-        }
         mount.kill();
+        drop(writers);
         let noted = acknowledged(&mount);
         println!("round {round}: killed after {} acknowledged writes", noted.len());
         expected.extend(noted);
         forget_notes(&mount);
         mount.start();
         check(&mount, &expected, round);
+    }
+}
+
+/// Names come and go in one directory from both sides: through the mount, where each holds the directory's
+/// lock until it is answered, and by the commands, of which the kernel is told under the same lock.
+const CROWD: &str = r"
+for i in 1 2 3 4; do
+    while mkdir crowded/$i && rmdir crowded/$i; do :; done &
+done
+while :; do
+    revfs put crowded/other x && ls crowded/other && revfs del crowded/other
+done > /dev/null 2>&1";
+
+#[test]
+fn a_killed_node_ends_while_programs_wait_for_it() {
+    let mut mount = Mount::up();
+    for _ in 0..8 {
+        mount.ok("mkdir -p crowded");
+        let begin = mount.revision();
+        let crowd = mount.shell().start(CROWD);
+        wait::until_true("a crowd of changes", wait::LIMIT, || mount.revision() > begin + 200);
+        mount.kill();
+        drop(crowd);
+        mount.start();
     }
 }
 

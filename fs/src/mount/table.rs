@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MountLine {
     pub number: u64,
+    /// Of `major:minor`: of a FUSE mount it is the number of its connection.
+    pub device_minor: u32,
     pub mount_point: PathBuf,
     pub kind: String,
 }
@@ -23,10 +25,12 @@ pub(super) fn top_mount_at(path: &Path) -> io::Result<Option<MountLine>> {
 fn parse(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|&byte| byte == b' ');
     let number = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let mount_point = unescape(fields.nth(3)?);
+    let device = std::str::from_utf8(fields.nth(1)?).ok()?;
+    let device_minor = device.split_once(':')?.1.parse().ok()?;
+    let mount_point = unescape(fields.nth(1)?);
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     let kind = String::from_utf8_lossy(kind).into_owned();
-    Some(MountLine { number, mount_point, kind })
+    Some(MountLine { number, device_minor, mount_point, kind })
 }
 
 /// Blank, tab, newline and backslash stand there as `\040` and the like.
@@ -57,10 +61,11 @@ mod tests {
 
     #[test]
     fn reads_a_line_with_and_without_optional_fields() {
-        let with = b"36 35 98:0 /root /mnt/a\\040b\\134 rw,noatime master:1 - fuse.revfs revfs rw";
-        let without = b"36 35 98:0 / /mnt/a\\040b\\134 rw - fuse.revfs revfs rw";
+        let with = b"36 35 0:41 /root /mnt/a\\040b\\134 rw,noatime master:1 - fuse.revfs revfs rw";
+        let without = b"36 35 0:41 / /mnt/a\\040b\\134 rw - fuse.revfs revfs rw";
         let expected = MountLine {
             number: 36,
+            device_minor: 41,
             mount_point: PathBuf::from("/mnt/a b\\"),
             kind: "fuse.revfs".to_owned(),
         };

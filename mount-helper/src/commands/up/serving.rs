@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::error::{Failure, Kind, Result};
+use crate::guard;
 use crate::output::Output;
 
 use super::Plan;
@@ -106,6 +107,9 @@ async fn mounted(
 ) -> Result<()> {
     let point = plan.point.display();
     let mounted = start_mount(plan, node.key_space())?;
+    if let Some(connection) = mounted.connection() {
+        guard::start(connection).await;
+    }
     // If it fails the mount goes as it is dropped.
     announce(plan, server, parent, output).await?;
     tracing::info!("{point} is mounted; the data is in {}", plan.data.path.display());
