@@ -1,9 +1,10 @@
-//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV, Lease and
-//! Maintenance, and revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
+//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV, Watch, Lease
+//! and Maintenance, and revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
 //!
 //! - [`serve`]: sockets, their life and the drain at shutdown;
 //! - `kv`: etcd's rules of requests and answers;
 //! - `lease`: renewals by the leader's clock;
+//! - `watch`: several watches on a stream, in the order that etcd promises;
 //! - `revfs`: the key space as it is;
 //! - `member`: who answers, for etcd's headers.
 
@@ -16,8 +17,9 @@ mod maintenance;
 mod member;
 mod revfs;
 mod serve;
+mod watch;
 mod watch_stream;
 
 pub use listener::ListenError;
 pub use maintenance::ETCD_VERSION;
-pub use serve::{Drained, Listen, ServeError, ServeHandle, serve};
+pub use serve::{Drained, Listen, ServeError, ServeHandle, serve, serve_node};

@@ -100,6 +100,12 @@ impl Node {
         Arc::clone(&self.key_space) as Arc<dyn KeySpace>
     }
 
+    /// The same with all that the trait has no words for.
+    #[must_use]
+    pub fn local(&self) -> Arc<Local> {
+        Arc::clone(&self.key_space)
+    }
+
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.data_dir.path

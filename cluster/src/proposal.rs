@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::raft::{Raft, WriteError};
 
 pub use self::bounds::NOTE_BYTES_MAX;
-pub(crate) use self::bounds::{check_origin, check_txn};
+pub(crate) use self::bounds::{check_origin, check_txn, range as check_range};
 use self::to_its_end::ToItsEnd;
 
 /// Proposals in flight; more wait for their turn.

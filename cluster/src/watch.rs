@@ -1,13 +1,16 @@
-//! A watch of the store as a [`Watch`]: it waits on the store's hub, and ends with the node.
+//! A watch of the store as a [`Watch`]: it waits on the store's hub, and ends with the node. And for
+//! etcd's Watch service, which has filters and previous versions, the watch as it is.
 
 use std::future::poll_fn;
 
 use async_trait::async_trait;
 use revfs_api::keyspace::{Error, Result, Revision, RevisionEvents, Watch};
-use revfs_store::Watcher;
+use revfs_store::{WatchRequest, Watcher};
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::local::Local;
+use crate::proposal::check_range;
 
 /// See the module.
 pub(crate) struct StoreWatch {
@@ -37,5 +40,17 @@ impl Watch for StoreWatch {
 
     fn progress(&self) -> Revision {
         convert::revision_to_api(self.watcher.progress())
+    }
+}
+
+impl Local {
+    /// Watches the store itself. Keys are bounded, for the hub holds them.
+    pub(crate) fn watch_events(&self, request: WatchRequest) -> Result<Watcher> {
+        request.ranges.iter().try_for_each(check_range)?;
+        self.store.watch(request).map_err(convert::read_error)
+    }
+
+    pub(crate) fn current_revision(&self) -> Result<revfs_store::types::Revision> {
+        self.store.current_revision().map_err(convert::store_error)
     }
 }

@@ -31,7 +31,7 @@ use std::thread::JoinHandle;
 pub(crate) use event::Published;
 pub(crate) use post::Post;
 
-use crate::error::ReadError;
+use crate::error::{ReadError, StoreError};
 use crate::store::{Shared, Store};
 use crate::types::{Event, KeyRange, KeyValue, Revision, RevisionEvents, Stamp};
 use hub::Hub;
@@ -142,6 +142,14 @@ impl Store {
             return Err(ReadError::Compacted { requested: from, compacted });
         }
         Watcher::join(Arc::clone(&self.shared().post), WatchRequest { from, ..request })
+    }
+
+    /// The newest revision that was applied: what a watch begins behind, without a view.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn current_revision(&self) -> Result<Revision, StoreError> {
+        Ok(self.shared().revisions()?.0)
     }
 
     #[must_use]

@@ -11,11 +11,14 @@ use revfs_api::wire::etcdserverpb::ResponseHeader;
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::local::Local;
+
 /// Identity never changes and the term hardly ever: a header may show a term that is so old.
 const TERM_AGE_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct Member {
     keyspace: Arc<dyn KeySpace>,
+    local: Option<Arc<Local>>,
     known: Mutex<Known>,
 }
 
@@ -25,9 +28,16 @@ struct Known {
 }
 
 impl Member {
-    pub(super) async fn new(keyspace: Arc<dyn KeySpace>) -> Result<Self> {
+    pub(super) async fn new(
+        keyspace: Arc<dyn KeySpace>,
+        local: Option<Arc<Local>>,
+    ) -> Result<Self> {
         let header = identity(keyspace.as_ref()).await?;
-        Ok(Self { keyspace, known: Mutex::new(Known { header, since: Instant::now() }) })
+        Ok(Self { keyspace, local, known: Mutex::new(Known { header, since: Instant::now() }) })
+    }
+
+    pub(super) fn local(&self) -> &Local {
+        self.local.as_deref().expect("services that need the node are offered for a node only")
     }
 
     pub(super) fn keyspace(&self) -> &dyn KeySpace {

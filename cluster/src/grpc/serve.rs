@@ -18,6 +18,7 @@ use revfs_api::wire::REQUEST_BYTES_MAX;
 use revfs_api::wire::etcdserverpb::kv_server::KvServer;
 use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
 use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
+use revfs_api::wire::etcdserverpb::watch_server::WatchServer;
 use revfs_api::wire::revfs::revfs_server::RevfsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
@@ -35,6 +36,8 @@ use super::listener::{self, ListenError, SocketFile};
 use super::maintenance::MaintenanceService;
 use super::member::Member;
 use super::revfs::RevfsService;
+use super::watch::{PROGRESS_INTERVAL, WatchService};
+use crate::local::Local;
 
 /// Requests and watches of one connection at a time.
 const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
@@ -59,11 +62,18 @@ pub struct Listen {
     pub tcp: Vec<SocketAddr>,
     /// How long requests may run on after the shutdown signal.
     pub drain_timeout: Duration,
+    /// `--watch-progress-notify-interval`: between two marks for etcd watches that asked for them.
+    pub watch_progress_interval: Duration,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { socket: None, tcp: Vec::new(), drain_timeout: Duration::from_secs(5) }
+        Self {
+            socket: None,
+            tcp: Vec::new(),
+            drain_timeout: Duration::from_secs(5),
+            watch_progress_interval: PROGRESS_INTERVAL,
+        }
     }
 }
 
@@ -130,8 +140,36 @@ pub async fn serve<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    serve_both(listen, keyspace, None, shutdown).await
+}
+
+/// Serves a node on all of `listen` until `shutdown` is ready.
+///
+/// # Errors
+/// See [`serve`].
+pub async fn serve_node<F>(
+    listen: Listen,
+    node: Arc<Local>,
+    shutdown: F,
+) -> Result<ServeHandle, ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let keyspace = Arc::clone(&node) as Arc<dyn KeySpace>;
+    serve_both(listen, keyspace, Some(node), shutdown).await
+}
+
+async fn serve_both<F>(
+    listen: Listen,
+    keyspace: Arc<dyn KeySpace>,
+    local: Option<Arc<Local>>,
+    shutdown: F,
+) -> Result<ServeHandle, ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (phase, phases) = watch::channel(Phase::Serving);
-    let routes = routes(keyspace, &phases).await?;
+    let routes = routes(&listen, keyspace, local, &phases).await?;
     let mut servers = JoinSet::new();
     let mut socket_file = None;
     if let Some(path) = &listen.socket {
@@ -158,11 +196,20 @@ where
 }
 
 async fn routes(
+    listen: &Listen,
     keyspace: Arc<dyn KeySpace>,
+    local: Option<Arc<Local>>,
     phases: &watch::Receiver<Phase>,
 ) -> Result<Routes, ServeError> {
-    let member = Member::new(keyspace.clone()).await.map_err(ServeError::KeySpace)?;
+    let is_node = local.is_some();
+    let member = Member::new(keyspace.clone(), local).await.map_err(ServeError::KeySpace)?;
     let member = Arc::new(member);
+    let watches = WatchService {
+        member: member.clone(),
+        phases: phases.clone(),
+        progress_interval: listen.watch_progress_interval,
+    };
+    let watches = WatchServer::new(watches).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let kv = KvServer::new(KvService { member: member.clone() })
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let lease = LeaseService { member: member.clone(), phases: phases.clone() };
@@ -175,7 +222,8 @@ async fn routes(
         large: Semaphore::new(LARGE_TXNS),
     })
     .max_decoding_message_size(REQUEST_BYTES_MAX);
-    Ok(Routes::new(kv).add_service(lease).add_service(maintenance).add_service(revfs))
+    let routes = Routes::new(kv).add_service(lease).add_service(maintenance).add_service(revfs);
+    Ok(if is_node { routes.add_service(watches) } else { routes })
 }
 
 /// Serves one listener until the drain has ended.

@@ -104,7 +104,7 @@ fn key(name: &[u8]) -> Result<()> {
 }
 
 /// The ends of a range name no key, but no key above the bound can lie in between.
-fn range(keys: &KeyRange) -> Result<()> {
+pub(crate) fn range(keys: &KeyRange) -> Result<()> {
     match keys {
         KeyRange::Key(name) => key(name),
         KeyRange::Span { start, end } => {

@@ -10,3 +10,4 @@ mod oracle;
 mod remote;
 mod scripted;
 mod serve;
+mod watch;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use revfs_api::KeySpace;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
-use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve};
+use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve_node};
 use revfs_cluster::{Node as Member, NodeConfig};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
@@ -22,6 +22,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start() -> Self {
+        Self::start_with(Listen::default()).await
+    }
+
+    pub(crate) async fn start_with(listen: Listen) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config =
             NodeConfig { ballast_bytes: 0, ..NodeConfig::new(directory.path().join("data")) };
@@ -29,11 +33,11 @@ impl Node {
         let listen = Listen {
             socket: Some(directory.path().join("socket")),
             tcp: vec!["127.0.0.1:0".parse().expect("an address")],
-            ..Listen::default()
+            ..listen
         };
         let (stop, stopped) = oneshot::channel();
         let stopped = async { stopped.await.unwrap_or_default() };
-        let handle = serve(listen, member.key_space(), stopped).await.expect("both are free");
+        let handle = serve_node(listen, member.local(), stopped).await.expect("both are free");
         Self { member, handle, stop, _directory: directory }
     }
 
@@ -54,8 +58,32 @@ impl Node {
         KvClient::connect(format!("http://{}", self.address())).await.expect("it answers")
     }
 
-    pub(crate) async fn stop(self) {
+    /// A connection for any service.
+    pub(crate) async fn channel(&self) -> Channel {
+        let channel = Channel::from_shared(format!("http://{}", self.address()));
+        channel.expect("an address").connect().await.expect("it answers")
+    }
+
+    /// Begins the shutdown, with streams that are open.
+    pub(crate) fn signal(self) -> Stopping {
         self.stop.send(()).expect("the server runs");
+        Stopping { member: self.member, handle: self.handle, _directory: self._directory }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.signal().finished().await;
+    }
+}
+
+/// A node that drains.
+pub(crate) struct Stopping {
+    member: Member,
+    handle: ServeHandle,
+    _directory: tempfile::TempDir,
+}
+
+impl Stopping {
+    pub(crate) async fn finished(self) {
         assert_eq!(self.handle.finished().await, Drained::Clean);
         self.member.shutdown(SHUTDOWN_LIMIT).await.expect("a clean shutdown");
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revfs_api::KeySpace;
-use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve};
+use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve_node};
 use revfs_cluster::{Node, NodeConfig, StartError};
 use revfs_fs::filesystem::MountOptions;
 use revfs_fs::mount::{Mounted, mount};
@@ -79,7 +79,7 @@ async fn served(
     let listen =
         Listen { socket: Some(plan.data.socket()), tcp: plan.listen.clone(), ..Listen::default() };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = serve(listen, node.key_space(), async {
+    let server = serve_node(listen, node.local(), async {
         // An error means that the sender is gone: an end as well.
         stopped.await.ok();
     });
