@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::ballast::free_bytes;
 use crate::convert;
-use crate::local::Local;
+use crate::local::Parts;
 
 /// A piece of the file, in one message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,7 +41,7 @@ enum Stage {
 }
 
 impl LocalBackup {
-    pub(crate) fn begin(local: &Local) -> Result<Self> {
+    pub(crate) fn begin(local: &Parts) -> Result<Self> {
         let reason = || "another backup is being copied".to_owned();
         let permit = Arc::clone(&local.copying).try_acquire_owned();
         let permit = permit.map_err(|_| Error::Busy { reason: reason() })?;

@@ -1,7 +1,8 @@
-//! The gRPC services of a node, over any [`revfs_api::KeySpace`]: etcd's KV, Watch, Lease
+//! The gRPC services of a node, some of them over any [`revfs_api::KeySpace`]: etcd's KV, Watch, Lease
 //! and Maintenance, and revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
 //!
 //! - [`serve`]: sockets, their life and the drain at shutdown;
+//! - `credentials`: who sent a request;
 //! - `kv`: etcd's rules of requests and answers;
 //! - `lease`: renewals by the leader's clock;
 //! - `watch`: several watches on a stream, in the order that etcd promises;
@@ -9,6 +10,7 @@
 //! - `member`: who answers, for etcd's headers.
 
 mod connection;
+mod credentials;
 mod kv;
 mod large_txn;
 mod lease;

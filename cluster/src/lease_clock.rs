@@ -20,11 +20,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use revfs_api::keyspace::{Error, LeaseState, Result};
 use revfs_store::types::{Author, Lease, LeaseId};
-use revfs_store::{Body, Done, Refusal, Store, StoreError};
+use revfs_store::{Body, Done, Need, Refusal, Store, StoreError};
 use tokio::sync::watch;
 
 pub(crate) use self::book::LeaseBook;
 use self::deadlines::{NOTED_FROM, Renewal};
+use crate::auth::Caller;
 use crate::convert;
 use crate::proposal::Proposer;
 use crate::raft::ELECTION_TIMEOUT;
@@ -69,14 +70,19 @@ impl LeaseClock {
     }
 
     /// Grants a lease; with id 0 the node chooses a positive one. Returns what was granted.
-    pub(crate) async fn grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+    pub(crate) async fn grant(
+        &self,
+        caller: &Caller,
+        id: LeaseId,
+        ttl_seconds: i64,
+    ) -> Result<(LeaseId, i64)> {
         if ttl_seconds > TTL_SECONDS_MAX {
             return Err(Error::Invalid("too large lease TTL".to_owned()));
         }
         let ttl_seconds = ttl_seconds.max(TTL_SECONDS_MIN);
         for _ in 0..ID_ATTEMPTS_MAX {
             let chosen = if id == LeaseId::NONE { random_id()? } else { id };
-            let body = Body::LeaseGrant { id: chosen, ttl_seconds };
+            let body = caller.ask(Body::LeaseGrant { id: chosen, ttl_seconds });
             match self.propose(Author::default(), body).await? {
                 Ok(Done::LeaseGranted { id, ttl_seconds }) => return Ok((id, ttl_seconds)),
                 Err(Refusal::LeaseExists) if id == LeaseId::NONE => {}
@@ -87,8 +93,9 @@ impl LeaseClock {
         Err(Error::Busy { reason: "no free number for a lease was found".to_owned() })
     }
 
-    pub(crate) async fn revoke(&self, id: LeaseId) -> Result<()> {
-        match self.propose(Author::default(), Body::LeaseRevoke { id }).await? {
+    pub(crate) async fn revoke(&self, caller: &Caller, id: LeaseId) -> Result<()> {
+        let body = caller.ask(Body::LeaseRevoke { id });
+        match self.propose(caller.author(String::new()), body).await? {
             Ok(Done::LeaseRevoked { .. }) => Ok(()),
             Err(refusal) => Err(convert::refusal(refusal)),
             Ok(other) => Err(convert::unexpected(&other)),
@@ -128,6 +135,7 @@ impl LeaseClock {
     /// What is left of a lease and, if wanted, its keys; `None` if there is no such lease.
     pub(crate) async fn time_to_live(
         &self,
+        caller: &Caller,
         id: LeaseId,
         with_keys: bool,
     ) -> Result<Option<LeaseState>> {
@@ -140,6 +148,7 @@ impl LeaseClock {
         let mut keys = Vec::new();
         if with_keys {
             let view = self.proposer.store.read_view().map_err(convert::store_error)?;
+            caller.authorise(&view, Need::ReadLease(id)).map_err(convert::read_error)?;
             keys = view.lease_keys(id).map_err(convert::store_error)?;
         }
         let id = convert::lease_to_api(id);

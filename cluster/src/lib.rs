@@ -6,8 +6,10 @@
 //! - [`proposal`]: what becomes of a change, in every case;
 //! - `upload`: transactions that are too large for one entry of the log;
 //! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
-//! - [`grpc`]: the services, over any key space.
+//! - [`auth`]: who asks;
+//! - [`grpc`]: the services.
 
+pub mod auth;
 mod backup;
 mod ballast;
 mod compaction_clock;

@@ -1,9 +1,13 @@
 //! The key space of the node in this process: reads go straight to the store, changes are proposed.
+//!
+//! A `Local` asks on behalf of somebody. What is read is authorised by the view that answers it, what is
+//! proposed by apply.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use revfs_api::backup::Backup;
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
@@ -11,10 +15,11 @@ use revfs_api::keyspace::{
     Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
 use revfs_api::reservations::Reservations;
-use revfs_store::types::Author;
-use revfs_store::{AlarmKind, Body, Done, Outcome, ReadError, Store, WatchRequest};
+use revfs_store::types as store;
+use revfs_store::{AlarmKind, Body, Done, Need, Outcome, ReadView, Store, WatchRequest};
 use tokio::sync::{Semaphore, watch};
 
+use crate::auth::{AuthTurns, Caller};
 use crate::backup::LocalBackup;
 use crate::ballast::free_bytes;
 use crate::convert;
@@ -22,13 +27,19 @@ use crate::data_dir::Identity;
 use crate::lease_clock::LeaseClock;
 use crate::proposal::Proposer;
 use crate::upload::{Uploads, is_large};
-use crate::watch::StoreWatch;
 
 /// A compaction that is to be physical is waited for so long.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// See the module.
+/// See the module. Clones are cheap.
+#[derive(Clone)]
 pub struct Local {
+    pub(crate) node: Arc<Parts>,
+    caller: Caller,
+}
+
+/// What all who ask have in common.
+pub(crate) struct Parts {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) leases: Arc<LeaseClock>,
@@ -39,40 +50,110 @@ pub struct Local {
     pub(crate) stop: watch::Receiver<bool>,
     /// One backup at a time is being copied.
     pub(crate) copying: Arc<Semaphore>,
+    /// Turns with each change of users and roles.
+    pub(crate) auth_turns: Arc<AuthTurns>,
 }
 
 impl Local {
-    async fn propose(&self, origin: Origin, body: Body) -> Result<Outcome> {
-        self.proposer.propose(author(origin.claimed), origin.note, body).await
+    /// The node, asking on its own behalf.
+    pub(crate) fn new(node: Parts) -> Self {
+        Self { node: Arc::new(node), caller: Caller::Trusted }
+    }
+
+    /// The same key space for somebody else.
+    #[must_use]
+    pub fn on_behalf_of(&self, caller: Caller) -> Self {
+        Self { node: Arc::clone(&self.node), caller }
+    }
+
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whom a token speaks for: `None` while authentication is disabled, `Some(None)` if it is not valid.
+    #[must_use]
+    pub fn caller_of(&self, _token: &str) -> Option<Option<Caller>> {
+        // No token was ever given.
+        self.node.store.auth().is_enabled().then_some(None)
+    }
+
+    /// The user of that name, who was found out just now.
+    #[must_use]
+    pub fn user(&self, name: &Arc<str>) -> Caller {
+        let auth_revision = self.node.store.auth().revision();
+        Caller::User { name: Arc::clone(name), auth_revision }
+    }
+
+    /// Whether the caller may have `need`, as of now: for what is neither read from a view nor proposed.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], or what else is wrong with who asks.
+    pub fn require(&self, need: Need<'_>) -> Result<()> {
+        self.may(&self.view()?, need)
+    }
+
+    /// Proposes what the caller asks for. Apply decides whether it may be.
+    pub(crate) async fn propose(&self, origin: Origin, body: Body) -> Result<Outcome> {
+        let author = self.caller.author(origin.claimed);
+        self.node.proposer.propose(author, origin.note, self.caller.ask(body)).await
+    }
+
+    fn view(&self) -> Result<ReadView> {
+        self.node.store.read_view().map_err(convert::store_error)
+    }
+
+    fn may(&self, view: &ReadView, need: Need<'_>) -> Result<()> {
+        self.caller.authorise(view, need).map_err(convert::read_error)
+    }
+
+    fn may_read(&self, view: &ReadView, range: &store::KeyRange) -> Result<()> {
+        self.may(view, Need::Read(range))
     }
 
     fn answer(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
+        let view = self.view()?;
+        self.may(&view, Need::User)?;
         let current = convert::revision_to_api(view.current());
         let at = convert::revision_to_store(revision);
         let answer = |read| match read {
-            Read::Range(read) => view
-                .range(at, &convert::range_read_to_store(read))
-                .map(|result| Answer::Range(convert::range_to_api(result))),
-            Read::List(read) => view
-                .list(at, &convert::list_read_to_store(read))
-                .map(|result| Answer::List(convert::list_to_api(result))),
-            Read::Directory(directory) => view
-                .directory(at, &directory)
-                .map(|state| Answer::Directory(convert::directory_to_api(state))),
+            Read::Range(read) => {
+                let query = convert::range_read_to_store(read);
+                self.may_read(&view, &query.range)?;
+                let result = view.range(at, &query).map_err(convert::read_error)?;
+                Ok(Answer::Range(convert::range_to_api(result)))
+            }
+            Read::List(read) => {
+                let query = convert::list_read_to_store(read);
+                self.may_read(&view, &store::KeyRange::prefix(&query.directory))?;
+                let result = view.list(at, &query).map_err(convert::read_error)?;
+                Ok(Answer::List(convert::list_to_api(result)))
+            }
+            Read::Directory(directory) => {
+                self.may_read(&view, &store::KeyRange::prefix(&directory))?;
+                let state = view.directory(at, &directory).map_err(convert::read_error)?;
+                Ok(Answer::Directory(convert::directory_to_api(state)))
+            }
         };
-        let answers: Result<_, ReadError> = reads.into_iter().map(answer).collect();
+        let answers: Result<_> = reads.into_iter().map(answer).collect();
         Ok(ReadAnswer {
             revision: if revision == Revision::NONE { current } else { revision },
             current,
-            answers: answers.map_err(convert::read_error)?,
+            answers: answers?,
         })
+    }
+
+    /// What is known of a revision, without the note where it may tell of more than the caller may read.
+    fn visible(&self, view: &ReadView, stamp: store::Stamp) -> Result<store::Stamp> {
+        let sees_notes =
+            stamp.note.is_empty() || self.caller.reads_all(view).map_err(convert::read_error)?;
+        Ok(if sees_notes { stamp } else { store::Stamp { note: Bytes::new(), ..stamp } })
     }
 
     /// Time of the oldest revision whose history is complete; empty on an empty store.
     fn history_since(&self) -> Result<String> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let first = revfs_store::types::Revision::FIRST.next();
+        let view = self.view()?;
+        let first = store::Revision::FIRST.next();
         let oldest = view.compacted().max(first);
         if oldest > view.current() {
             return Ok(String::new());
@@ -84,24 +165,19 @@ impl Local {
     }
 
     fn read_only(&self) -> String {
-        if let Some(reason) = self.proposer.failure() {
+        if let Some(reason) = self.node.proposer.failure() {
             return reason.to_string();
         }
-        if let Some(reason) = self.proposer.no_space(0) {
+        if let Some(reason) = self.node.proposer.no_space(0) {
             return reason;
         }
-        let alarms = self.store.read_view().and_then(|view| view.alarms()).unwrap_or_default();
+        let alarms = self.node.store.read_view().and_then(|view| view.alarms()).unwrap_or_default();
         let named = alarms.iter().map(|alarm| match alarm.kind {
             AlarmKind::NoSpace => format!("member {:x} has no space (NOSPACE)", alarm.member),
             AlarmKind::Corrupt => format!("member {:x} is corrupt (CORRUPT)", alarm.member),
         });
         named.collect::<Vec<String>>().join(", ")
     }
-}
-
-/// Who says so and is not asked to prove it.
-fn author(claimed: String) -> Author {
-    Author { principal: String::new(), claimed }
 }
 
 #[async_trait]
@@ -111,7 +187,7 @@ impl KeySpace for Local {
     }
 
     fn reservations(&self) -> Option<Arc<Reservations>> {
-        Some(Arc::clone(&self.reservations))
+        Some(Arc::clone(&self.node.reservations))
     }
 
     async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
@@ -119,40 +195,60 @@ impl KeySpace for Local {
     }
 
     async fn history(&self, request: HistoryRequest) -> Result<Vec<Version>> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
+        let view = self.view()?;
+        self.may_read(&view, &store::KeyRange::Key(request.key.clone()))?;
         let at_most = convert::revision_to_store(request.at_most);
         let versions = view.history(&request.key, at_most, request.limit, request.keys_only);
         let versions = versions.map_err(convert::store_error)?;
-        Ok(versions.into_iter().map(convert::version_to_api).collect())
+        let version =
+            |(event, stamp)| Ok(convert::version_to_api((event, self.visible(&view, stamp)?)));
+        versions.into_iter().map(version).collect()
     }
 
     async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let result = view.changes(&convert::changes_to_store(request));
-        let result = result.map_err(convert::read_error)?;
+        let view = self.view()?;
+        let query = convert::changes_to_store(request);
+        self.may(&view, Need::User)?;
+        query.ranges.iter().try_for_each(|range| self.may_read(&view, range))?;
+        let result = view.changes(&query).map_err(convert::read_error)?;
+        let revision = |mut events: store::RevisionEvents| {
+            events.stamp = self.visible(&view, events.stamp)?;
+            Ok(convert::events_to_api(events))
+        };
+        let revisions: Result<_> = result.revisions.into_iter().map(revision).collect();
         Ok(ChangesAnswer {
-            revisions: result.revisions.into_iter().map(convert::events_to_api).collect(),
+            revisions: revisions?,
             next: result.next.map(convert::revision_to_api),
             current: convert::revision_to_api(view.current()),
         })
     }
 
     async fn revision_at(&self, time: Time) -> Result<Revision> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let revision = view.revision_at(revfs_store::types::Time(time.0));
+        let view = self.view()?;
+        self.may(&view, Need::User)?;
+        let revision = view.revision_at(store::Time(time.0));
         revision.map(convert::revision_to_api).map_err(convert::read_error)
     }
 
     async fn stamp(&self, revision: Revision) -> Result<Stamp> {
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let stamp = view.stamp(convert::revision_to_store(revision));
-        stamp.map(convert::stamp_to_api).map_err(convert::read_error)
+        let view = self.view()?;
+        self.may(&view, Need::User)?;
+        let stamp =
+            view.stamp(convert::revision_to_store(revision)).map_err(convert::read_error)?;
+        let stamp = if self.caller.reads_all(&view).map_err(convert::read_error)? {
+            stamp
+        } else {
+            // Who did what is told with the changes that the caller may read.
+            store::Stamp { author: store::Author::default(), note: Bytes::new(), ..stamp }
+        };
+        Ok(convert::stamp_to_api(stamp))
     }
 
     async fn txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
         let txn = convert::txn_to_store(txn);
         let outcome = if is_large(&txn) {
-            self.uploads.run(author(origin.claimed), origin.note, txn).await?
+            let author = self.caller.author(origin.claimed);
+            self.node.uploads.run(self.caller.clone(), author, origin.note, txn).await?
         } else {
             self.propose(origin, Body::Txn(txn)).await?
         };
@@ -168,8 +264,7 @@ impl KeySpace for Local {
             from: convert::revision_to_store(from),
             ..WatchRequest::default()
         };
-        let watcher = self.store.watch(request).map_err(convert::read_error)?;
-        Ok(Box::new(StoreWatch { watcher, stop: self.stop.clone() }))
+        self.watch_store(request)
     }
 
     async fn compact(&self, revision: Revision, physical: bool) -> Result<()> {
@@ -182,7 +277,7 @@ impl KeySpace for Local {
         if !physical {
             return Ok(());
         }
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.node.store);
         let wait = move || store.wait_compacted(revision, COMPACTION_TIMEOUT);
         match tokio::task::spawn_blocking(wait).await {
             Ok(Ok(true)) => Ok(()),
@@ -193,28 +288,40 @@ impl KeySpace for Local {
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
-        let (id, ttl_seconds) = self.leases.grant(convert::lease_to_store(id), ttl_seconds).await?;
-        Ok((convert::lease_to_api(id), ttl_seconds))
+        let id = convert::lease_to_store(id);
+        let granted = self.node.leases.grant(&self.caller, id, ttl_seconds).await;
+        granted.map(|(id, ttl_seconds)| (convert::lease_to_api(id), ttl_seconds))
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
-        self.leases.keep_alive(convert::lease_to_store(id)).await
+        let id = convert::lease_to_store(id);
+        self.require(Need::WriteLease(id))?;
+        self.node.leases.keep_alive(id).await
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
-        self.leases.revoke(convert::lease_to_store(id)).await
+        self.node.leases.revoke(&self.caller, convert::lease_to_store(id)).await
     }
 
     async fn lease_time_to_live(&self, id: LeaseId, with_keys: bool) -> Result<Option<LeaseState>> {
-        self.leases.time_to_live(convert::lease_to_store(id), with_keys).await
+        self.require(Need::User)?;
+        let id = convert::lease_to_store(id);
+        self.node.leases.time_to_live(&self.caller, id, with_keys).await
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
-        Ok(self.leases.all().await?.into_iter().map(convert::lease_to_api).collect())
+        self.require(Need::User)?;
+        let leases = self.node.leases.all().await?;
+        if self.caller != Caller::Trusted {
+            let view = self.view()?;
+            leases.iter().try_for_each(|&id| self.may(&view, Need::ReadLease(id)))?;
+        }
+        Ok(leases.into_iter().map(convert::lease_to_api).collect())
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<KvHash> {
-        let store = Arc::clone(&self.store);
+        self.require(Need::Root)?;
+        let store = Arc::clone(&self.node.store);
         let at = convert::revision_to_store(revision);
         match tokio::task::spawn_blocking(move || store.hash_kv(at)).await {
             Ok(hash) => hash.map(convert::hash_to_api).map_err(convert::read_error),
@@ -223,35 +330,42 @@ impl KeySpace for Local {
     }
 
     async fn status(&self) -> Result<Status> {
-        let raft = self.proposer.raft.status();
-        let view = self.store.read_view().map_err(convert::store_error)?;
-        let size = self.store.size().map_err(convert::store_error)?;
-        let data_dir = &self.proposer.data_dir;
-        Ok(Status {
+        let view = self.view()?;
+        self.may(&view, Need::User)?;
+        let raft = self.node.proposer.raft.status();
+        let size = self.node.store.size().map_err(convert::store_error)?;
+        let data_dir = &self.node.proposer.data_dir;
+        let status = Status {
             backend: "local".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            endpoint: self.endpoint.clone(),
+            endpoint: self.node.endpoint.clone(),
             data_dir: data_dir.display().to_string(),
             process_id: std::process::id(),
-            cluster_id: self.identity.cluster,
-            member_id: self.identity.member,
+            cluster_id: self.node.identity.cluster,
+            member_id: self.node.identity.member,
             leader_id: raft.leader.unwrap_or(0),
             raft_term: raft.term,
             raft_index: raft.last_index,
-            applied_index: self.store.applied().index,
-            committed_index: self.store.committed().index,
+            applied_index: self.node.store.applied().index,
+            committed_index: self.node.store.committed().index,
             revision: view.current().0,
             compacted_revision: view.compacted().0,
             history_since: self.history_since()?,
             store_bytes: size.file_bytes,
             store_bytes_in_use: size.in_use_bytes,
-            log_bytes: self.proposer.log.disk_bytes(),
+            log_bytes: self.node.proposer.log.disk_bytes(),
             disk_free_bytes: free_bytes(data_dir).unwrap_or(0),
             read_only: self.read_only(),
+        };
+        Ok(match self.may(&view, Need::Root) {
+            Ok(()) => status,
+            // Where the node lies on its machine is not for every user of its keys.
+            Err(_) => Status { data_dir: String::new(), process_id: 0, ..status },
         })
     }
 
     async fn backup(&self) -> Result<Box<dyn Backup>> {
-        Ok(Box::new(LocalBackup::begin(self)?))
+        self.require(Need::Root)?;
+        Ok(Box::new(LocalBackup::begin(&self.node)?))
     }
 }

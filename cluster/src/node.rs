@@ -17,13 +17,14 @@ use revfs_store::Store;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::auth::AuthTurns;
 use crate::ballast::Ballast;
 use crate::compaction_clock::{self, Retention};
 use crate::config::{NodeConfig, StartError};
 use crate::data_dir::{DataDir, Identity, Layout};
 use crate::housekeeping::Housekeeping;
 use crate::lease_clock::{LeaseBook, LeaseClock};
-use crate::local::Local;
+use crate::local::{Local, Parts};
 use crate::log::{Log, OnNoSpace};
 use crate::proposal::Proposer;
 use crate::raft::{Raft, log_id_of};
@@ -69,9 +70,9 @@ impl Node {
         config.data_dir.clone_from(&data_dir.path);
         let book = Arc::new(LeaseBook::default());
         let (cluster, member) = (identity.cluster, identity.member);
-        let raft =
-            Raft::start(cluster, member, Arc::clone(&log), Arc::clone(&store), Arc::clone(&book))
-                .await?;
+        let auth_turns = Arc::new(AuthTurns::default());
+        let told = (Arc::clone(&book), Arc::clone(&auth_turns));
+        let raft = Raft::start(cluster, member, Arc::clone(&log), Arc::clone(&store), told).await?;
         raft.lead(config.start_timeout).await?;
 
         let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
@@ -80,7 +81,7 @@ impl Node {
         let leases = Arc::new(LeaseClock::new(book, Arc::clone(&proposer)));
         tasks.push(tokio::spawn(Arc::clone(&leases).run(stopped.clone())));
         let endpoint = config.endpoint;
-        let key_space = Arc::new(Local {
+        let parts = Parts {
             store,
             proposer: Arc::clone(&proposer),
             uploads: Uploads::new(Arc::clone(&leases)),
@@ -90,17 +91,19 @@ impl Node {
             endpoint,
             stop: stopped,
             copying: Arc::new(Semaphore::new(1)),
-        });
+            auth_turns,
+        };
+        let key_space = Arc::new(Local::new(parts));
         Ok(Self { key_space, proposer, tasks, stop, data_dir })
     }
 
-    /// The key space of this node, for a mount, the services and the commands.
+    /// The key space of this node, on its own behalf: for a mount.
     #[must_use]
     pub fn key_space(&self) -> Arc<dyn KeySpace> {
-        Arc::clone(&self.key_space) as Arc<dyn KeySpace>
+        self.local()
     }
 
-    /// The same with all that the trait has no words for.
+    /// The same for the services, which let others ask.
     #[must_use]
     pub fn local(&self) -> Arc<Local> {
         Arc::clone(&self.key_space)
@@ -113,12 +116,12 @@ impl Node {
 
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
-        self.key_space.identity.cluster
+        self.key_space.node.identity.cluster
     }
 
     #[must_use]
     pub fn member_id(&self) -> u64 {
-        self.key_space.identity.member
+        self.key_space.node.identity.member
     }
 
     /// Why the node takes nothing any more until it is started again, if so.

@@ -23,6 +23,7 @@ use revfs_store::{Body, Done, Outcome, Refusal, UploadCommit};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::auth::Caller;
 use crate::convert;
 use crate::lease_clock::LeaseClock;
 use crate::proposal::{check_origin, check_txn};
@@ -47,6 +48,7 @@ pub(crate) struct Uploads {
 /// One upload under way; dropped, it is gone.
 struct Upload {
     leases: Arc<LeaseClock>,
+    caller: Caller,
     author: Author,
     id: LeaseId,
     renewed: Instant,
@@ -59,7 +61,13 @@ impl Uploads {
     }
 
     /// Runs a transaction of any size within the bounds of one revision.
-    pub(crate) async fn run(&self, author: Author, note: Bytes, txn: Txn) -> Result<Outcome> {
+    pub(crate) async fn run(
+        &self,
+        caller: Caller,
+        author: Author,
+        note: Bytes,
+        txn: Txn,
+    ) -> Result<Outcome> {
         check_origin(&author, &note)?;
         check_txn(&txn)?;
         let Txn { compares, success, failure } = txn;
@@ -70,7 +78,8 @@ impl Uploads {
         let turn = turn.map_err(|_| Error::Busy {
             reason: format!("other large transactions were under way for {timeout:?}"),
         })?;
-        let mut upload = Upload::begin(Arc::clone(&self.leases), author, TTL_SECONDS).await?;
+        let mut upload =
+            Upload::begin(Arc::clone(&self.leases), caller, author, TTL_SECONDS).await?;
         for ops in parts {
             upload.send(ops).await?;
         }
@@ -81,10 +90,15 @@ impl Uploads {
 }
 
 impl Upload {
-    async fn begin(leases: Arc<LeaseClock>, author: Author, ttl_seconds: i64) -> Result<Self> {
-        let granted = leases.grant(LeaseId::NONE, ttl_seconds).await;
+    async fn begin(
+        leases: Arc<LeaseClock>,
+        caller: Caller,
+        author: Author,
+        ttl_seconds: i64,
+    ) -> Result<Self> {
+        let granted = leases.grant(&caller, LeaseId::NONE, ttl_seconds).await;
         let (id, _) = granted.map_err(|error| nothing_happened("its lease", error))?;
-        Ok(Self { leases, author, id, renewed: Instant::now(), parts: 0 })
+        Ok(Self { leases, caller, author, id, renewed: Instant::now(), parts: 0 })
     }
 
     /// Sends the next part and waits until it is replicated.
@@ -96,7 +110,8 @@ impl Upload {
             left.ok_or_else(too_late)?;
             self.renewed = renewed;
         }
-        let body = Body::UploadPart { upload: self.id, part: self.parts, ops };
+        let part = Body::UploadPart { upload: self.id, part: self.parts, ops };
+        let body = self.caller.ask(part);
         let sent = self.leases.proposer.propose(self.author.clone(), Bytes::new(), body).await;
         match sent.map_err(failed)?.result {
             Ok(Done::UploadKept { .. }) => {}
@@ -115,7 +130,7 @@ impl Upload {
         failure: Vec<Op>,
     ) -> Result<Outcome> {
         let commit = UploadCommit { upload: self.id, parts: self.parts, compares, failure };
-        let body = Body::UploadCommit(commit);
+        let body = self.caller.ask(Body::UploadCommit(commit));
         let outcome = self.leases.proposer.propose(self.author.clone(), note, body).await?;
         match outcome.result {
             Err(Refusal::UploadNotFound { .. }) => Err(too_late()),
@@ -130,7 +145,8 @@ impl Drop for Upload {
         let Ok(runtime) = Handle::try_current() else { return };
         let (leases, id) = (Arc::clone(&self.leases), self.id);
         drop(runtime.spawn(async move {
-            if let Err(error) = leases.revoke(id).await {
+            // The node's own business: the client's permissions may have changed.
+            if let Err(error) = leases.revoke(&Caller::Trusted, id).await {
                 tracing::debug!(lease = id.0, %error, "what is left of an upload ends with its lease");
             }
         }));

@@ -300,6 +300,12 @@ impl Store {
         Ok(outcome)
     }
 
+    /// Users and roles, as of the last entry that was applied.
+    #[must_use]
+    pub fn auth(&self) -> Arc<Auth> {
+        Arc::clone(&self.shared.state.lock().auth)
+    }
+
     /// Applies a log entry that changes nothing here: a blank one, or a membership.
     ///
     /// # Errors

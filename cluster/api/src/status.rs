@@ -57,6 +57,7 @@ pub const PERMISSION_NOT_GRANTED: &str = "etcdserver: permission is not granted 
 pub const AUTH_FAILED: &str = "etcdserver: authentication failed, invalid user ID or password";
 pub const PERMISSION_NOT_GIVEN: &str = "etcdserver: permission not given";
 pub const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
+pub const INVALID_AUTH_TOKEN: &str = "etcdserver: invalid auth token";
 pub const NO_LEADER: &str = "etcdserver: no leader";
 pub const SERVER_STOPPED: &str = "etcdserver: server stopped";
 pub const REQUEST_TIMED_OUT: &str = "etcdserver: request timed out";
@@ -93,7 +94,7 @@ fn code_and_text(error: &Error) -> (Code, String) {
 
 /// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
 /// differ from etcd's without its prefix.
-const INVALID: [(Code, &str, &str); 27] = [
+const INVALID: [(Code, &str, &str); 28] = [
     (Code::DataLoss, CORRUPT, ""),
     (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
     (Code::InvalidArgument, KEY_NOT_FOUND, ""),
@@ -121,6 +122,7 @@ const INVALID: [(Code, &str, &str); 27] = [
     (Code::InvalidArgument, AUTH_FAILED, ""),
     (Code::InvalidArgument, PERMISSION_NOT_GIVEN, ""),
     (Code::FailedPrecondition, AUTH_NOT_ENABLED, ""),
+    (Code::Unauthenticated, INVALID_AUTH_TOKEN, ""),
 ];
 
 fn invalid(text: &str) -> (Code, String) {

@@ -1,9 +1,10 @@
 //! A connection that the server can cut: at the end of the drain whatever is still open is closed, so
-//! that shutting down has a bound.
+//! that shutting down has a bound. It knows who is at its other end, as far as the transport says.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -26,15 +27,25 @@ pub(super) async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
     phases.wait_for(|&now| now >= phase).await.map(drop).ok();
 }
 
+/// Who is at the other end, as far as the transport says. A request has it as an extension.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peer {
+    /// It came through the socket in the data directory, which only the owner of the data may open.
+    pub(crate) is_trusted: bool,
+    /// The common name of the client's certificate, if that was verified and names its user.
+    pub(crate) certificate_name: Option<Arc<str>>,
+}
+
 pub(super) struct Connection<IO> {
     io: IO,
+    peer: Peer,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
 }
 
 impl<IO> Connection<IO> {
-    pub(super) fn new(io: IO, phases: watch::Receiver<Phase>) -> Self {
-        Self { io, cut: Box::pin(reached(phases, Phase::Cut)), is_cut: false }
+    pub(super) fn new(io: IO, peer: Peer, phases: watch::Receiver<Phase>) -> Self {
+        Self { io, peer, cut: Box::pin(reached(phases, Phase::Cut)), is_cut: false }
     }
 
     /// Fails once the connection is cut; else makes the task wake up when it is.
@@ -90,10 +101,10 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     }
 }
 
-impl<IO: Connected> Connected for Connection<IO> {
-    type ConnectInfo = IO::ConnectInfo;
+impl<IO> Connected for Connection<IO> {
+    type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
+        self.peer.clone()
     }
 }

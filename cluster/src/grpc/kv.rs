@@ -9,6 +9,7 @@ mod request;
 use std::sync::Arc;
 
 use prost::Message;
+use revfs_api::KeySpace;
 use revfs_api::keyspace::{Answer, OpAnswer, Origin, Read, ReadAnswer, Revision, Txn};
 use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
@@ -42,11 +43,11 @@ fn check_size(message: &impl Message) -> Result<(), Status> {
 impl KvService {
     /// Runs one operation that is not in a transaction.
     async fn change(
-        &self,
+        keyspace: Arc<dyn KeySpace>,
         operation: revfs_api::keyspace::Op,
     ) -> Result<(OpAnswer, Revision), Status> {
         let txn = Txn { success: vec![operation], ..Txn::default() };
-        let answer = self.member.keyspace().txn(txn, Origin::default()).await.map_err(fail)?;
+        let answer = keyspace.txn(txn, Origin::default()).await.map_err(fail)?;
         let revision = answer.revision;
         Ok((answer.answers.into_iter().next().ok_or_else(misfit)?, revision))
     }
@@ -58,8 +59,9 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let read = Read::Range(range::range_read(request.into_inner())?);
-        let answer = self.member.keyspace().read(Revision::NONE, vec![read]).await;
+        let answer = keyspace.read(Revision::NONE, vec![read]).await;
         let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
         let Some(Answer::Range(answer)) = answers.into_iter().next() else { return Err(misfit()) };
         let mut response = range::response(answer);
@@ -71,10 +73,11 @@ impl Kv for KvService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         request::check_put(&request)?;
         check_size(&request)?;
-        let (answer, revision) = self.change(request::put(request)).await?;
+        let (answer, revision) = Self::change(keyspace, request::put(request)).await?;
         let OpAnswer::Put { prev_kv } = answer else { return Err(misfit()) };
         Ok(Response::new(pb::PutResponse {
             header: Some(self.member.header(revision).await),
@@ -86,10 +89,11 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         request::check_key(&request.key)?;
         check_size(&request)?;
-        let (answer, revision) = self.change(request::delete(request)).await?;
+        let (answer, revision) = Self::change(keyspace, request::delete(request)).await?;
         let OpAnswer::Delete { deleted, prev_kvs } = answer else { return Err(misfit()) };
         Ok(Response::new(pb::DeleteRangeResponse {
             header: Some(self.member.header(revision).await),
@@ -102,12 +106,13 @@ impl Kv for KvService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         request::check_txn(&request)?;
         interval::check_duplicates(&request)?;
         check_size(&request)?;
         let txn = request::txn(request)?;
-        let answer = self.member.keyspace().txn(txn, Origin::default()).await.map_err(fail)?;
+        let answer = keyspace.txn(txn, Origin::default()).await.map_err(fail)?;
         let header = self.member.header(answer.revision).await;
         let mut response = answer::txn(answer)?;
         response.header = Some(header);
@@ -118,13 +123,13 @@ impl Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let pb::CompactionRequest { revision, physical } = request.into_inner();
         // etcd's compacted revision begins at -1: whatever is below 0 is always compacted.
         let revision =
             u64::try_from(revision).map_err(|_| Status::out_of_range(status::COMPACTED))?;
-        let keyspace = self.member.keyspace();
         keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
-        let now = keyspace.read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+        let now = self.member.own().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
         let header = Some(self.member.header(now.current).await);
         Ok(Response::new(pb::CompactionResponse { header }))
     }

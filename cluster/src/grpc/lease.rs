@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::{Phase, reached};
+use super::credentials::Credentials;
 use super::member::{Member, fail};
 
 pub(super) struct LeaseService {
@@ -20,13 +21,14 @@ pub(super) struct LeaseService {
 
 /// A header with the present revision.
 async fn header(member: &Member) -> Result<pb::ResponseHeader, Status> {
-    let now = member.keyspace().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+    let now = member.own().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
     Ok(member.header(now.current).await)
 }
 
 /// Renewals of one client, in the order of its messages.
 struct Renewing {
     member: Arc<Member>,
+    credentials: Credentials,
     requests: Streaming<pb::LeaseKeepAliveRequest>,
     phases: watch::Receiver<Phase>,
     has_ended: bool,
@@ -55,7 +57,8 @@ impl Renewing {
     async fn renew(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         // From before the renewal: who reads at it later sees the keys of a lease that was alive.
         let header = header(&self.member).await?;
-        let renewed = self.member.keyspace().lease_keep_alive(LeaseId(id)).await.map_err(fail)?;
+        let keyspace = self.member.key_space_for(&self.credentials)?;
+        let renewed = keyspace.lease_keep_alive(LeaseId(id)).await.map_err(fail)?;
         let ttl = renewed.unwrap_or(0);
         Ok(pb::LeaseKeepAliveResponse { header: Some(header), id, ttl })
     }
@@ -67,8 +70,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let pb::LeaseGrantRequest { id, ttl } = request.into_inner();
-        let granted = self.member.keyspace().lease_grant(LeaseId(id), ttl).await;
+        let granted = keyspace.lease_grant(LeaseId(id), ttl).await;
         let (LeaseId(id), ttl) = granted.map_err(fail)?;
         let header = Some(header(&self.member).await?);
         Ok(Response::new(pb::LeaseGrantResponse { header, id, ttl, error: String::new() }))
@@ -78,8 +82,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let id = LeaseId(request.into_inner().id);
-        self.member.keyspace().lease_revoke(id).await.map_err(fail)?;
+        keyspace.lease_revoke(id).await.map_err(fail)?;
         let header = Some(header(&self.member).await?);
         Ok(Response::new(pb::LeaseRevokeResponse { header }))
     }
@@ -93,6 +98,7 @@ impl Lease for LeaseService {
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let renewing = Renewing {
             member: Arc::clone(&self.member),
+            credentials: Credentials::of(&request),
             requests: request.into_inner(),
             phases: self.phases.clone(),
             has_ended: false,
@@ -108,8 +114,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
-        let found = self.member.keyspace().lease_time_to_live(LeaseId(id), keys).await;
+        let found = keyspace.lease_time_to_live(LeaseId(id), keys).await;
         let found = found.map_err(fail)?;
         let header = Some(header(&self.member).await?);
         let ttl = found.as_ref().map_or(-1, |lease| lease.remaining_seconds);
@@ -125,9 +132,10 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let leases = self.member.keyspace().leases().await.map_err(fail)?;
+        let keyspace = self.member.key_space(&request)?;
+        let leases = keyspace.leases().await.map_err(fail)?;
         let leases = leases.into_iter().map(|LeaseId(id)| pb::LeaseStatus { id }).collect();
         let header = Some(header(&self.member).await?);
         Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))

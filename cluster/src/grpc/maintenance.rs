@@ -20,9 +20,10 @@ pub(super) struct MaintenanceService {
 impl Maintenance for MaintenanceService {
     async fn status(
         &self,
-        _request: Request<StatusRequest>,
+        request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let status = self.member.keyspace().status().await.map_err(fail)?;
+        let keyspace = self.member.key_space(&request)?;
+        let status = keyspace.status().await.map_err(fail)?;
         let header = self.member.header(Revision(status.revision)).await;
         let mut errors = Vec::new();
         if !status.read_only.is_empty() {
@@ -48,8 +49,9 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
+        let keyspace = self.member.key_space(&request)?;
         let revision = u64::try_from(request.into_inner().revision).unwrap_or(0);
-        let hash = self.member.keyspace().hash_kv(Revision(revision)).await;
+        let hash = keyspace.hash_kv(Revision(revision)).await;
         let hash = hash.map_err(fail)?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.member.header(hash.current).await),

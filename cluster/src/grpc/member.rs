@@ -1,4 +1,5 @@
-//! The member that answers: cluster, member and term of etcd's response headers.
+//! The member that answers: on whose behalf its services ask ([`Credentials`]), and cluster, member and
+//! term of etcd's response headers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,23 @@ use revfs_api::keyspace::{Error, Result, Revision};
 use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb::ResponseHeader;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Request, Status};
 
+use super::credentials::Credentials;
 use crate::local::Local;
 
 /// Identity never changes and the term hardly ever: a header may show a term that is so old.
 const TERM_AGE_MAX: Duration = Duration::from_secs(1);
 
+/// What is served.
+pub(super) enum Backend {
+    Node(Arc<Local>),
+    /// A key space without users.
+    Other(Arc<dyn KeySpace>),
+}
+
 pub(super) struct Member {
-    keyspace: Arc<dyn KeySpace>,
-    local: Option<Arc<Local>>,
+    backend: Backend,
     known: Mutex<Known>,
 }
 
@@ -28,20 +36,51 @@ struct Known {
 }
 
 impl Member {
-    pub(super) async fn new(
-        keyspace: Arc<dyn KeySpace>,
-        local: Option<Arc<Local>>,
-    ) -> Result<Self> {
-        let header = identity(keyspace.as_ref()).await?;
-        Ok(Self { keyspace, local, known: Mutex::new(Known { header, since: Instant::now() }) })
+    pub(super) async fn new(backend: Backend) -> Result<Self> {
+        let header = identity(backend.own()).await?;
+        Ok(Self { backend, known: Mutex::new(Known { header, since: Instant::now() }) })
     }
 
-    pub(super) fn local(&self) -> &Local {
-        self.local.as_deref().expect("services that need the node are offered for a node only")
+    /// The key space on the member's own behalf: for what every client may know that is answered.
+    pub(super) fn own(&self) -> &dyn KeySpace {
+        self.backend.own()
     }
 
-    pub(super) fn keyspace(&self) -> &dyn KeySpace {
-        self.keyspace.as_ref()
+    /// The node on its own behalf, as [`Member::own`].
+    pub(super) fn own_node(&self) -> Result<&Arc<Local>, Status> {
+        match &self.backend {
+            Backend::Node(node) => Ok(node),
+            Backend::Other(_) => Err(Status::unimplemented("this service is of a node alone")),
+        }
+    }
+
+    /// The node for who sent a request.
+    pub(super) fn node<T>(&self, request: &Request<T>) -> Result<Arc<Local>, Status> {
+        self.node_for(&Credentials::of(request))
+    }
+
+    /// The node for who began a stream, as of now: users and roles may have changed since.
+    pub(super) fn node_for(&self, credentials: &Credentials) -> Result<Arc<Local>, Status> {
+        credentials.node(self.own_node()?)
+    }
+
+    /// The key space for who sent a request.
+    pub(super) fn key_space<T>(&self, request: &Request<T>) -> Result<Arc<dyn KeySpace>, Status> {
+        match &self.backend {
+            Backend::Node(_) => Ok(self.node(request)?),
+            Backend::Other(keyspace) => Ok(Arc::clone(keyspace)),
+        }
+    }
+
+    /// The key space for who began a stream, as of now.
+    pub(super) fn key_space_for(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Arc<dyn KeySpace>, Status> {
+        match &self.backend {
+            Backend::Node(_) => Ok(self.node_for(credentials)?),
+            Backend::Other(keyspace) => Ok(Arc::clone(keyspace)),
+        }
     }
 
     /// A complete header. It never fails: the change that it reports has happened.
@@ -55,11 +94,20 @@ impl Member {
             }
             is_old
         };
-        if is_old && let Ok(header) = identity(self.keyspace.as_ref()).await {
+        if is_old && let Ok(header) = identity(self.own()).await {
             self.known.lock().header = header;
         }
         let known = self.known.lock().header;
         ResponseHeader { revision: signed(revision.0), ..known }
+    }
+}
+
+impl Backend {
+    fn own(&self) -> &dyn KeySpace {
+        match self {
+            Self::Node(node) => node.as_ref(),
+            Self::Other(keyspace) => keyspace.as_ref(),
+        }
     }
 }
 

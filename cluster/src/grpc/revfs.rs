@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use revfs_api::KeySpace;
 use revfs_api::backup::{Backup, BackupPart};
 use revfs_api::convert;
 use revfs_api::keyspace::{ChangesRequest, Error, Revision, Time};
@@ -15,11 +14,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Phase;
 use super::large_txn;
-use super::member::fail;
+use super::member::{Member, fail};
 use super::watch_stream::watch_stream;
 
 pub(super) struct RevfsService {
-    pub(super) keyspace: Arc<dyn KeySpace>,
+    pub(super) member: Arc<Member>,
     pub(super) phases: watch::Receiver<Phase>,
     /// Transactions in several messages that are being received.
     pub(super) large: Semaphore,
@@ -34,8 +33,9 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Revfs for RevfsService {
     async fn read(&self, request: Request<wire::ReadRequest>) -> Answer<wire::ReadResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let (revision, reads) = convert::read_arguments(request.into_inner()).map_err(refuse)?;
-        let answer = self.keyspace.read(revision, reads).await.map_err(fail)?;
+        let answer = keyspace.read(revision, reads).await.map_err(fail)?;
         Ok(Response::new(answer.into()))
     }
 
@@ -43,8 +43,9 @@ impl Revfs for RevfsService {
         &self,
         request: Request<wire::HistoryRequest>,
     ) -> Answer<wire::HistoryResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner().into();
-        let versions = self.keyspace.history(request).await.map_err(fail)?;
+        let versions = keyspace.history(request).await.map_err(fail)?;
         Ok(Response::new(convert::history_response(versions)))
     }
 
@@ -52,8 +53,9 @@ impl Revfs for RevfsService {
         &self,
         request: Request<wire::ChangesRequest>,
     ) -> Answer<wire::ChangesResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let request = ChangesRequest::try_from(request.into_inner()).map_err(refuse)?;
-        let answer = self.keyspace.changes(request).await.map_err(fail)?;
+        let answer = keyspace.changes(request).await.map_err(fail)?;
         Ok(Response::new(answer.into()))
     }
 
@@ -61,20 +63,23 @@ impl Revfs for RevfsService {
         &self,
         request: Request<wire::RevisionAtRequest>,
     ) -> Answer<wire::RevisionAtResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let time = Time(request.into_inner().time);
-        let revision = self.keyspace.revision_at(time).await.map_err(fail)?;
+        let revision = keyspace.revision_at(time).await.map_err(fail)?;
         Ok(Response::new(wire::RevisionAtResponse { revision: revision.0 }))
     }
 
     async fn stamp(&self, request: Request<wire::StampRequest>) -> Answer<wire::StampResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let revision = Revision(request.into_inner().revision);
-        let stamp = self.keyspace.stamp(revision).await.map_err(fail)?;
+        let stamp = keyspace.stamp(revision).await.map_err(fail)?;
         Ok(Response::new(convert::stamp_response(stamp)))
     }
 
     async fn txn(&self, request: Request<wire::TxnRequest>) -> Answer<wire::TxnResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let (txn, origin) = convert::txn_arguments(request.into_inner()).map_err(refuse)?;
-        let answer = self.keyspace.txn(txn, origin).await.map_err(fail)?;
+        let answer = keyspace.txn(txn, origin).await.map_err(fail)?;
         Ok(Response::new(convert::txn_response(answer)))
     }
 
@@ -82,10 +87,11 @@ impl Revfs for RevfsService {
         &self,
         request: Request<Streaming<wire::LargeTxnRequest>>,
     ) -> Answer<wire::TxnResponse> {
+        let keyspace = self.member.key_space(&request)?;
         // What has no turn is not read: the connection holds it back.
         let turn = self.large.acquire().await.map_err(|_| Status::unavailable("shutting down"))?;
         let (txn, origin) = large_txn::receive(request.into_inner()).await?;
-        let answer = self.keyspace.txn(txn, origin).await.map_err(fail)?;
+        let answer = keyspace.txn(txn, origin).await.map_err(fail)?;
         drop(turn);
         Ok(Response::new(convert::txn_response(answer)))
     }
@@ -93,13 +99,14 @@ impl Revfs for RevfsService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchResponse, Status>> + Send>>;
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Answer<Self::WatchStream> {
+        let keyspace = self.member.key_space(&request)?;
         let (ranges, mut from) = convert::watch_arguments(request.into_inner()).map_err(refuse)?;
         if from == Revision::NONE {
             // The client must know where to go on after a lost connection.
-            let now = self.keyspace.read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+            let now = keyspace.read(Revision::NONE, Vec::new()).await.map_err(fail)?;
             from = now.current.next();
         }
-        let watch = self.keyspace.watch(ranges, from).await.map_err(fail)?;
+        let watch = keyspace.watch(ranges, from).await.map_err(fail)?;
         Ok(Response::new(Box::pin(watch_stream(watch, from, self.phases.clone()))))
     }
 
@@ -107,20 +114,23 @@ impl Revfs for RevfsService {
         &self,
         request: Request<wire::CompactRequest>,
     ) -> Answer<wire::CompactResponse> {
+        let keyspace = self.member.key_space(&request)?;
         let wire::CompactRequest { revision, physical } = request.into_inner();
-        self.keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
+        keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
         Ok(Response::new(wire::CompactResponse {}))
     }
 
-    async fn status(&self, _request: Request<wire::StatusRequest>) -> Answer<wire::StatusResponse> {
-        let status = self.keyspace.status().await.map_err(fail)?;
-        Ok(Response::new(convert::status_response(status, self.keyspace.capabilities())))
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Answer<wire::StatusResponse> {
+        let keyspace = self.member.key_space(&request)?;
+        let status = keyspace.status().await.map_err(fail)?;
+        Ok(Response::new(convert::status_response(status, keyspace.capabilities())))
     }
 
     type BackupStream = Pin<Box<dyn Stream<Item = Result<wire::BackupResponse, Status>> + Send>>;
 
-    async fn backup(&self, _request: Request<wire::BackupRequest>) -> Answer<Self::BackupStream> {
-        let backup = self.keyspace.backup().await.map_err(fail)?;
+    async fn backup(&self, request: Request<wire::BackupRequest>) -> Answer<Self::BackupStream> {
+        let keyspace = self.member.key_space(&request)?;
+        let backup = keyspace.backup().await.map_err(fail)?;
         Ok(Response::new(Box::pin(backup_stream(backup))))
     }
 }

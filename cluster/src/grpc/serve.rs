@@ -26,15 +26,14 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
-use super::connection::{Connection, Phase, reached};
+use super::connection::{Connection, Peer, Phase, reached};
 use super::kv::{KV_MESSAGE_BYTES_MAX, KvService};
 use super::large_txn::LARGE_TXNS;
 use super::lease::LeaseService;
 use super::listener::{self, ListenError, SocketFile};
 use super::maintenance::MaintenanceService;
-use super::member::Member;
+use super::member::{Backend, Member};
 use super::revfs::RevfsService;
 use super::watch::{PROGRESS_INTERVAL, WatchService};
 use crate::local::Local;
@@ -128,25 +127,11 @@ impl ServeHandle {
     }
 }
 
-/// Serves `keyspace` on all of `listen` until `shutdown` is ready.
+/// Serves a node on all of `listen` until `shutdown` is ready. Who comes through the unix socket may do
+/// everything; others what their user may, once authentication is enabled.
 ///
 /// # Errors
-/// If a socket cannot be bound (none is left behind then), or the key space does not answer.
-pub async fn serve<F>(
-    listen: Listen,
-    keyspace: Arc<dyn KeySpace>,
-    shutdown: F,
-) -> Result<ServeHandle, ServeError>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    serve_both(listen, keyspace, None, shutdown).await
-}
-
-/// Serves a node on all of `listen` until `shutdown` is ready.
-///
-/// # Errors
-/// See [`serve`].
+/// If a socket cannot be bound (none is left behind then), or the node does not answer.
 pub async fn serve_node<F>(
     listen: Listen,
     node: Arc<Local>,
@@ -155,26 +140,41 @@ pub async fn serve_node<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let keyspace = Arc::clone(&node) as Arc<dyn KeySpace>;
-    serve_both(listen, keyspace, Some(node), shutdown).await
+    serve_backend(listen, Backend::Node(node), shutdown).await
 }
 
-async fn serve_both<F>(
+/// Serves a key space that is no node, with the services that need no more. Everybody may do everything.
+///
+/// # Errors
+/// As [`serve_node`].
+pub async fn serve<F>(
     listen: Listen,
     keyspace: Arc<dyn KeySpace>,
-    local: Option<Arc<Local>>,
+    shutdown: F,
+) -> Result<ServeHandle, ServeError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    serve_backend(listen, Backend::Other(keyspace), shutdown).await
+}
+
+async fn serve_backend<F>(
+    listen: Listen,
+    backend: Backend,
     shutdown: F,
 ) -> Result<ServeHandle, ServeError>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let (phase, phases) = watch::channel(Phase::Serving);
-    let routes = routes(&listen, keyspace, local, &phases).await?;
+    let routes = routes(&listen, backend, &phases).await?;
     let mut servers = JoinSet::new();
     let mut socket_file = None;
     if let Some(path) = &listen.socket {
         let (listener, file) = listener::unix(path).await?;
-        servers.spawn(run(routes.clone(), UnixListenerStream::new(listener), phases.clone()));
+        let incoming = UnixListenerStream::new(listener);
+        let owner = Peer { is_trusted: true, certificate_name: None };
+        servers.spawn(run(routes.clone(), incoming, owner, phases.clone()));
         socket_file = Some(file);
     }
     let mut addresses = Vec::new();
@@ -187,7 +187,7 @@ where
             stream.set_nodelay(true)?;
             Ok(stream)
         });
-        servers.spawn(run(routes.clone(), incoming, phases.clone()));
+        servers.spawn(run(routes.clone(), incoming, Peer::default(), phases.clone()));
     }
     let socket = socket_file.as_ref().map(|file| file.path().to_owned());
     let supervisor =
@@ -197,12 +197,11 @@ where
 
 async fn routes(
     listen: &Listen,
-    keyspace: Arc<dyn KeySpace>,
-    local: Option<Arc<Local>>,
+    backend: Backend,
     phases: &watch::Receiver<Phase>,
 ) -> Result<Routes, ServeError> {
-    let is_node = local.is_some();
-    let member = Member::new(keyspace.clone(), local).await.map_err(ServeError::KeySpace)?;
+    let is_node = matches!(backend, Backend::Node(_));
+    let member = Member::new(backend).await.map_err(ServeError::KeySpace)?;
     let member = Arc::new(member);
     let watches = WatchService {
         member: member.clone(),
@@ -214,10 +213,10 @@ async fn routes(
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let lease = LeaseService { member: member.clone(), phases: phases.clone() };
     let lease = LeaseServer::new(lease).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
-    let maintenance = MaintenanceServer::new(MaintenanceService { member })
+    let maintenance = MaintenanceServer::new(MaintenanceService { member: member.clone() })
         .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
     let revfs = RevfsServer::new(RevfsService {
-        keyspace,
+        member,
         phases: phases.clone(),
         large: Semaphore::new(LARGE_TXNS),
     })
@@ -226,18 +225,18 @@ async fn routes(
     Ok(if is_node { routes.add_service(watches) } else { routes })
 }
 
-/// Serves one listener until the drain has ended.
-async fn run<I, IO>(routes: Routes, incoming: I, phases: watch::Receiver<Phase>)
+/// Serves one listener until the drain has ended. All who come through it are `peer`.
+async fn run<I, IO>(routes: Routes, incoming: I, peer: Peer, phases: watch::Receiver<Phase>)
 where
     I: Stream<Item = io::Result<IO>> + Send,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let draining = reached(phases.clone(), Phase::Draining);
     let connections = incoming.then(|accepted| {
-        let phases = phases.clone();
+        let (peer, phases) = (peer.clone(), phases.clone());
         async move {
             match accepted {
-                Ok(io) => Ok(Connection::new(io, phases)),
+                Ok(io) => Ok(Connection::new(io, peer, phases)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

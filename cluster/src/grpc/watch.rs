@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Phase;
+use super::credentials::Credentials;
 use super::member::Member;
 
 /// `--watch-progress-notify-interval`.
@@ -46,12 +47,10 @@ impl Watch for WatchService {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let interval = self.progress_interval.max(PROGRESS_INTERVAL_MIN);
-        let stream = stream::Stream::new(
-            Arc::clone(&self.member),
-            request.into_inner(),
-            self.phases.clone(),
-            interval,
-        );
+        let credentials = Credentials::of(&request);
+        let (member, phases) = (Arc::clone(&self.member), self.phases.clone());
+        let requests = (request.into_inner(), credentials);
+        let stream = stream::Stream::new(member, requests, phases, interval)?;
         let answers = futures_util::stream::unfold(stream, |mut stream| async move {
             let answer = stream.next().await?;
             Some((answer, stream))

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use revfs_store::types::{Author, LeaseId};
 use revfs_store::{Alarm, AlarmKind, Body, Done, StoreOptions};
 
+use crate::auth::Caller;
 use crate::local::Local;
 use crate::log::LogOptions;
 use crate::{Node, NodeConfig};
@@ -14,7 +15,7 @@ use crate::{Node, NodeConfig};
 async fn set_corrupt(local: &Arc<Local>, is_raised: bool) {
     let alarm = Alarm { member: 1, kind: AlarmKind::Corrupt };
     let body = Body::Alarm { alarm, is_raised };
-    let set = local.proposer.propose(Author::default(), Bytes::new(), body).await.unwrap();
+    let set = local.node.proposer.propose(Author::default(), Bytes::new(), body).await.unwrap();
     assert_eq!(set.result, Ok(Done::AlarmSet { changed: true }));
 }
 
@@ -36,13 +37,13 @@ async fn a_lease_whose_expiry_an_alarm_forbids_ends_when_the_alarm_is_lifted() {
     config.store = StoreOptions { map_bytes: 1 << 30, ..StoreOptions::default() };
     let node = Node::start(config).await.unwrap();
     let local = Arc::clone(&node.key_space);
-    let (id, _) = local.leases.grant(LeaseId(7), 2).await.unwrap();
+    let (id, _) = local.node.leases.grant(&Caller::Trusted, LeaseId(7), 2).await.unwrap();
     set_corrupt(&local, true).await;
     let begun = Instant::now();
     wait_for("the expiry", || begun.elapsed() > Duration::from_secs(3)).await;
-    let lives = || local.store.read_view().unwrap().lease(id).unwrap().is_some();
+    let lives = || local.node.store.read_view().unwrap().lease(id).unwrap().is_some();
     assert!(lives());
-    assert_eq!(local.leases.book.with(|deadlines| deadlines.contains(id)), Some(true));
+    assert_eq!(local.node.leases.book.with(|deadlines| deadlines.contains(id)), Some(true));
     set_corrupt(&local, false).await;
     wait_for("the end of the lease", || !lives()).await;
     drop(local);

@@ -11,8 +11,8 @@ use revfs_store::{Body, escaped_bytes};
 /// A mount's note of its operations, at most 4 KiB.
 pub const NOTE_BYTES_MAX: usize = 4 << 10;
 
-/// `user@host`, at most 1 KiB: a host name has at most 253 bytes.
-const AUTHOR_BYTES_MAX: usize = 1 << 10;
+/// `user@host`, at most 1 KiB: a host name has at most 253 bytes. As much again is the name of a user.
+const AUTHOR_BYTES_MAX: usize = 2 << 10;
 
 pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
     check_origin(author, note)?;

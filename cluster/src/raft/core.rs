@@ -17,6 +17,7 @@ use super::network::NoPeers;
 use super::payload::{from_position, to_log_id};
 use super::state_machine::StateMachine;
 use super::type_config::{EncodedCommand, TypeConfig};
+use crate::auth::AuthTurns;
 use crate::lease_clock::LeaseBook;
 use crate::log::{Log, LogId};
 
@@ -100,18 +101,18 @@ fn config(cluster: u64) -> Config {
 
 impl Raft {
     /// Starts replication for `member`; entries that the log knows to be committed are applied
-    /// before this returns.
+    /// before this returns. The last two are told what is applied.
     pub(crate) async fn start(
         cluster: u64,
         member: u64,
         log: Arc<Log>,
         store: Arc<Store>,
-        leases: Arc<LeaseBook>,
+        (leases, auth_turns): (Arc<LeaseBook>, Arc<AuthTurns>),
     ) -> Result<Self, RaftError> {
         let stopped = |reason: String| RaftError::Stopped { reason };
         let config = config(cluster).validate().map_err(|error| stopped(error.to_string()))?;
-        let machine =
-            StateMachine::new(store, leases).map_err(|error| stopped(error.to_string()))?;
+        let machine = StateMachine::new(store, leases, auth_turns)
+            .map_err(|error| stopped(error.to_string()))?;
         let inner =
             Inner::new(member, Arc::new(config), NoPeers, LogStore::new(log), machine).await;
         let inner = inner.map_err(|error| stopped(error.to_string()))?;

@@ -11,6 +11,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use revfs_store::{Body, Command, Store, StoreError};
 
+use crate::auth::AuthTurns;
 use crate::lease_clock::LeaseBook;
 
 use super::payload::{from_position, to_position};
@@ -26,13 +27,18 @@ pub(super) struct CommittedState;
 pub(super) struct StateMachine {
     store: Arc<Store>,
     leases: Arc<LeaseBook>,
+    auth_turns: Arc<AuthTurns>,
     membership: StoredMembership,
 }
 
 impl StateMachine {
-    pub(super) fn new(store: Arc<Store>, leases: Arc<LeaseBook>) -> io::Result<Self> {
+    pub(super) fn new(
+        store: Arc<Store>,
+        leases: Arc<LeaseBook>,
+        auth_turns: Arc<AuthTurns>,
+    ) -> io::Result<Self> {
         let (_, membership) = from_position(&store.applied())?;
-        Ok(Self { store, leases, membership })
+        Ok(Self { store, leases, auth_turns, membership })
     }
 
     fn apply_entry(&mut self, entry: RaftEntry) -> io::Result<Applied> {
@@ -54,6 +60,7 @@ impl StateMachine {
                     _ => None,
                 };
                 self.leases.applied(revoked, &outcome);
+                self.auth_turns.applied(&outcome);
                 Ok(Some(outcome))
             }
             EntryPayload::Blank => self.advance(id),

@@ -11,6 +11,7 @@ use revfs_store::types::{Author, LeaseId, Op};
 use revfs_store::{Body, Done, StoreOptions};
 
 use super::Upload;
+use crate::auth::Caller;
 use crate::local::Local;
 use crate::log::LogOptions;
 use crate::{Node, NodeConfig};
@@ -25,7 +26,8 @@ async fn start(directory: &Path) -> Node {
 }
 
 async fn begin(local: &Arc<Local>, ttl_seconds: i64) -> Upload {
-    Upload::begin(Arc::clone(&local.leases), Author::default(), ttl_seconds).await.unwrap()
+    let leases = Arc::clone(&local.node.leases);
+    Upload::begin(leases, Caller::Trusted, Author::default(), ttl_seconds).await.unwrap()
 }
 
 fn part(number: u32) -> Vec<Op> {
@@ -35,10 +37,12 @@ fn part(number: u32) -> Vec<Op> {
 
 /// Sends parts 0 and 1 of an upload that nobody will revoke, as if its process had been killed.
 async fn send_and_forget(local: &Arc<Local>, ttl_seconds: i64) -> LeaseId {
-    let (id, _) = local.leases.grant(LeaseId::NONE, ttl_seconds).await.unwrap();
+    let (id, _) =
+        local.node.leases.grant(&Caller::Trusted, LeaseId::NONE, ttl_seconds).await.unwrap();
     for number in 0..2 {
         let body = Body::UploadPart { upload: id, part: number, ops: part(number) };
-        let sent = local.proposer.propose(Author::default(), Bytes::new(), body).await.unwrap();
+        let sent =
+            local.node.proposer.propose(Author::default(), Bytes::new(), body).await.unwrap();
         assert_eq!(sent.result, Ok(Done::UploadKept { parts: number + 1 }));
     }
     assert_eq!(uploads(local), 1);
@@ -54,7 +58,7 @@ async fn state(local: &Arc<Local>) -> (Revision, usize) {
 }
 
 fn uploads(local: &Local) -> usize {
-    local.store.read_view().unwrap().uploads().unwrap().len()
+    local.node.store.read_view().unwrap().uploads().unwrap().len()
 }
 
 async fn wait_until_nothing_is_left(local: &Arc<Local>) {
@@ -80,8 +84,9 @@ async fn parts_outlive_a_restart_and_are_committed_behind_it() {
     let local = Arc::clone(&node.key_space);
     assert_eq!(uploads(&local), 1);
     assert_eq!(state(&local).await, before);
-    let (leases, author) = (Arc::clone(&local.leases), Author::default());
-    let mut upload = Upload { leases, author, id, renewed: Instant::now(), parts: 2 };
+    let (leases, author) = (Arc::clone(&local.node.leases), Author::default());
+    let caller = Caller::Trusted;
+    let mut upload = Upload { leases, caller, author, id, renewed: Instant::now(), parts: 2 };
     upload.send(part(2)).await.unwrap();
     let outcome = upload.commit(Bytes::new(), Vec::new(), Vec::new()).await.unwrap();
     let Ok(Done::Txn(answer)) = outcome.result else { panic!("{outcome:?}") };
@@ -123,7 +128,7 @@ async fn a_part_or_commit_behind_the_end_of_the_lease_changes_nothing_and_says_w
     let before = state(&local).await;
     let mut upload = begin(&local, 60).await;
     upload.send(part(0)).await.unwrap();
-    local.leases.revoke(upload.id).await.unwrap();
+    local.node.leases.revoke(&Caller::Trusted, upload.id).await.unwrap();
     let error = upload.send(part(1)).await.unwrap_err();
     assert!(error.to_string().contains("took longer than its lease"), "{error}");
     let error = upload.commit(Bytes::new(), Vec::new(), Vec::new()).await.unwrap_err();

@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use prost::Message;
-use revfs_api::keyspace::Error;
-use revfs_api::status::to_status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::watch_create_request::FilterType;
 use revfs_api::wire::mvccpb;
 use revfs_api::wire::mvccpb::event::EventType;
 use revfs_store::types::{ChangeKind, KeyRange, KeyValue, Revision};
 use revfs_store::{WatchRequest, WatchedEvent, WatchedRevision};
+use tonic::Status;
 
 use super::super::member::signed;
 
@@ -48,9 +47,8 @@ pub(super) fn watch_request(
     })
 }
 
-/// Why a watch was not created, as etcd's clients know it: the text of a whole status.
-pub(super) fn reason(error: &Error) -> String {
-    let status = to_status(error);
+/// Why a watch was not created or has ended, as etcd's clients know it: the text of a whole status.
+pub(super) fn reason(status: &Status) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 

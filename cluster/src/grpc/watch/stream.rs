@@ -21,11 +21,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::super::connection::{Phase, reached};
+use super::super::credentials::Credentials;
 use super::super::kv::REQUEST_BYTES_MAX;
 use super::super::member::{Member, fail, signed};
 use super::message::{self, DUPLICATE_ID, NO_WATCH, RANGE_EMPTY};
 use super::watches::{Manner, Taken, Watches};
 use crate::convert;
+use crate::local::Local;
 
 /// Watches of one stream.
 const WATCHES_MAX: usize = 100_000;
@@ -40,6 +42,11 @@ const PROGRESS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// See the module.
 pub(super) struct Stream {
     member: Arc<Member>,
+    /// The node on its own behalf.
+    node: Arc<Local>,
+    credentials: Credentials,
+    /// Users or roles changed.
+    auth_turns: watch::Receiver<u64>,
     requests: Streaming<pb::WatchRequest>,
     /// The client may still send requests.
     is_asking: bool,
@@ -63,23 +70,29 @@ enum Next {
     Rung(i64),
     Marks,
     Question,
+    /// Users or roles changed.
+    Turn,
     Draining,
 }
 
 impl Stream {
     pub(super) fn new(
         member: Arc<Member>,
-        requests: Streaming<pb::WatchRequest>,
+        (requests, credentials): (Streaming<pb::WatchRequest>, Credentials),
         phases: watch::Receiver<Phase>,
         progress_interval: Duration,
-    ) -> Self {
+    ) -> Result<Self, Status> {
+        let node = Arc::clone(member.own_node()?);
         // Clients that came together are not to be told together.
         let jitter = progress_interval.mul_f64(f64::from(jitter()) / f64::from(u16::MAX) / 10.0);
         let period = progress_interval + jitter;
         let mut marks = tokio::time::interval_at(Instant::now() + period, period);
         marks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
+        Ok(Self {
             member,
+            auth_turns: node.auth_turns(),
+            node,
+            credentials,
             requests,
             is_asking: true,
             watches: Watches::default(),
@@ -88,7 +101,7 @@ impl Stream {
             marks,
             question: None,
             has_ended: false,
-        }
+        })
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<pb::WatchResponse, Status>> {
@@ -108,10 +121,11 @@ impl Stream {
 
     /// Waits for the next thing that concerns this stream.
     async fn wait(&mut self) -> Next {
-        let Self { requests, is_asking, watches, draining, marks, question, .. } = self;
+        let Self { requests, is_asking, watches, draining, marks, question, auth_turns, .. } = self;
         let pause = question.as_ref().map_or(Duration::MAX, |question| question.pause);
         tokio::select! {
             () = draining => Next::Draining,
+            Ok(()) = auth_turns.changed() => Next::Turn,
             request = requests.message(), if *is_asking => Next::Request(request),
             id = poll_fn(|context| watches.poll_rung(context)) => Next::Rung(id),
             _ = marks.tick() => Next::Marks,
@@ -133,6 +147,10 @@ impl Stream {
             }
             Next::Request(Err(status)) => Err(status),
             Next::Rung(id) => self.take(id).await,
+            Next::Turn => {
+                self.watches.ring_all();
+                Ok(())
+            }
             Next::Marks => self.mark().await,
             Next::Question => {
                 self.answer_question().await;
@@ -143,7 +161,7 @@ impl Stream {
 
     /// The present revision.
     fn current(&self) -> Result<Revision, Status> {
-        self.member.local().current_revision().map_err(fail)
+        self.node.current_revision().map_err(fail)
     }
 
     async fn say(&mut self, revision: Revision, message: pb::WatchResponse) {
@@ -189,14 +207,22 @@ impl Stream {
             let reason = format!("a stream carries {WATCHES_MAX} watches: open another one");
             return self.refuse(current, &reason).await;
         }
-        let watched = self.member.local().watch_events(request);
+        // The token may mean somebody else by now, or nobody.
+        let caller = match self.member.node_for(&self.credentials) {
+            Ok(caller) => caller,
+            Err(status) => return self.refuse(current, &message::reason(&status)).await,
+        };
+        let watched = caller.watch_events(request);
         let lost = match &watched {
             Ok(_) => None,
             Err(Error::Compacted { compacted, .. }) => Some(*compacted),
             Err(error @ (Error::Closed { .. } | Error::Unavailable { .. })) => {
                 return Err(status::to_status(error));
             }
-            Err(error) => return self.refuse(current, &message::reason(error)).await,
+            Err(error) => {
+                let status = status::to_status(error);
+                return self.refuse(current, &message::reason(&status)).await;
+            }
         };
         let id = match create.watch_id {
             0 => self.watches.free_id(),
@@ -250,6 +276,18 @@ impl Stream {
             Err(ReadError::Compacted { compacted, .. }) => {
                 self.watches.remove(id);
                 self.lose(id, compacted).await;
+                return Ok(());
+            }
+            Err(error @ ReadError::Refused(_)) => {
+                self.watches.remove(id);
+                let cancel_reason = message::reason(&fail(convert::read_error(error)));
+                let message = pb::WatchResponse {
+                    watch_id: id,
+                    canceled: true,
+                    cancel_reason,
+                    ..Default::default()
+                };
+                self.say(self.current()?, message).await;
                 return Ok(());
             }
             Err(error) => return Err(fail(convert::read_error(error))),

@@ -11,7 +11,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
 use revfs_store::types::Revision;
-use revfs_store::{ReadError, WatchedRevision, Watcher};
+use revfs_store::{ReadError, WatchedRevision};
+
+use crate::watch::GuardedWatcher;
 
 /// Revisions in one message at most.
 const BATCH_REVISIONS: usize = 1_000;
@@ -21,7 +23,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 
 /// One watch of a stream.
 pub(super) struct Watching {
-    watcher: Watcher,
+    watcher: GuardedWatcher,
     bell: Arc<Bell>,
     waker: Waker,
     /// The revision that was asked for; none = what comes after now.
@@ -126,7 +128,13 @@ impl Watches {
     }
 
     /// Adds a watch under a number that is free.
-    pub(super) fn add(&mut self, id: i64, watcher: Watcher, current: Revision, manner: Manner) {
+    pub(super) fn add(
+        &mut self,
+        id: i64,
+        watcher: GuardedWatcher,
+        current: Revision,
+        manner: Manner,
+    ) {
         let bell = Arc::new(Bell { id, queue: Arc::clone(&self.queue), rang: false.into() });
         let waker = Waker::from(Arc::clone(&bell));
         // The first look sets the waker.
@@ -156,6 +164,11 @@ impl Watches {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (i64, &mut Watching)> {
         self.watches.iter_mut().map(|(&id, watching)| (id, watching))
+    }
+
+    /// Has each of them looked at, also those that have nothing to say.
+    pub(super) fn ring_all(&self) {
+        self.watches.values().for_each(|watching| watching.bell.ring());
     }
 
     /// How far all of them have come, if they have all come to `current`. None if there is no watch.
