@@ -12,16 +12,24 @@ use revfs_store::types::{Author, Revision, Time};
 use revfs_store::{Body, ReadError, Store};
 use tokio::sync::watch;
 
+use crate::config::{AutoCompaction, NodeConfig};
 use crate::proposal::{self, Proposer};
 
 /// Retention is by days: an hour more is nobody's loss.
 const PERIOD: Duration = Duration::from_secs(3_600);
 
+/// Retention by revisions, as etcd.
+const REVISIONS_PERIOD: Duration = Duration::from_secs(300);
+
 /// How long to keep what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retention {
     pub(crate) keep: Option<Duration>,
+    /// The newest so many revisions, whatever their age.
+    pub(crate) keep_revisions: Option<u64>,
     pub(crate) quota_bytes: Option<u64>,
+    /// How often it is looked at.
+    pub(crate) period: Duration,
 }
 
 /// What is known of the present beside the clock.
@@ -46,6 +54,30 @@ impl Running {
 }
 
 impl Retention {
+    pub(crate) const NONE: Self =
+        Self { keep: None, keep_revisions: None, quota_bytes: None, period: PERIOD };
+
+    /// What the settings of a node ask for, each with a clock of its own.
+    pub(crate) fn all_of(config: &NodeConfig) -> Vec<Self> {
+        let mut all = Vec::new();
+        let quota_bytes = config.quota_bytes.filter(|_| config.forget_above_half_quota);
+        if config.keep.is_some() || quota_bytes.is_some() {
+            all.push(Self { keep: config.keep, quota_bytes, ..Self::NONE });
+        }
+        match config.auto_compaction {
+            AutoCompaction::Off => {}
+            AutoCompaction::Periodic(keep) => {
+                all.push(Self { keep: Some(keep), period: keep.min(PERIOD), ..Self::NONE });
+            }
+            AutoCompaction::Revisions(count) => all.push(Self {
+                keep_revisions: Some(count),
+                period: REVISIONS_PERIOD,
+                ..Self::NONE
+            }),
+        }
+        all
+    }
+
     /// The revision that history may begin at, if that is later than it does.
     fn target(
         &self,
@@ -66,6 +98,9 @@ impl Retention {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(count) = self.keep_revisions {
+            target = target.max(Revision(view.current().0.saturating_sub(count)));
+        }
         let size = store.size()?;
         if self.quota_bytes.is_some_and(|quota| size.in_use_bytes > quota / 2) {
             // Half of the revisions: what that frees shows when it is done, an hour later.
@@ -77,19 +112,19 @@ impl Retention {
 
 /// The first tick comes when the node has run for a period: a node that was started with the wrong
 /// retention, or before its clock was set, has forgotten nothing by the time it is stopped again.
-fn ticks() -> tokio::time::Interval {
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + PERIOD, PERIOD);
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks
 }
 
-/// Compacts once an hour until `stop` is set or its sender is gone.
+/// Compacts once in a period until `stop` is set or its sender is gone.
 pub(crate) async fn run(
     retention: Retention,
     proposer: std::sync::Arc<Proposer>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut ticks = ticks();
+    let mut ticks = ticks(retention.period);
     let started = std::time::Instant::now();
     let newest_at_start = match newest(&proposer.store) {
         Ok(time) => time,
@@ -138,6 +173,7 @@ mod tests {
     use revfs_store::{Body, Command, Position, Store, StoreOptions};
 
     use super::{Retention, Running};
+    use crate::config::{AutoCompaction, NodeConfig};
 
     const HOUR: i64 = 3_600_000_000_000;
 
@@ -165,7 +201,7 @@ mod tests {
     fn a_clock_that_jumped_ahead_forgets_nothing_before_the_node_has_run_so_long() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path(), 10);
-        let retention = Retention { keep: Some(Duration::from_secs(3 * 3_600)), quota_bytes: None };
+        let retention = Retention { keep: Some(Duration::from_secs(3 * 3_600)), ..Retention::NONE };
         let newest_at_start = super::newest(&store).unwrap();
         assert_eq!(newest_at_start, Time(10 * HOUR));
         let target = |now: i64, hours: u64| {
@@ -184,19 +220,18 @@ mod tests {
         let store = store(directory.path(), 10);
         let keep = |hours: u64| Retention {
             keep: Some(Duration::from_secs(hours * 3_600)),
-            quota_bytes: None,
+            ..Retention::NONE
         };
         let now = Time(10 * HOUR + 5);
         assert_eq!(keep(3).target(&store, now, LONG).unwrap(), Some(Revision(8)));
         assert_eq!(keep(100).target(&store, now, LONG).unwrap(), None);
-        let never = Retention { keep: None, quota_bytes: None };
-        assert_eq!(never.target(&store, now, LONG).unwrap(), None);
+        assert_eq!(Retention::NONE.target(&store, now, LONG).unwrap(), None);
     }
 
     #[tokio::test]
     async fn nothing_is_forgotten_before_the_node_has_run_for_a_period() {
         let before = tokio::time::Instant::now();
-        let mut ticks = super::ticks();
+        let mut ticks = super::ticks(super::PERIOD);
         let at_once = tokio::time::timeout(Duration::ZERO, ticks.tick()).await;
         assert!(at_once.is_err(), "the first tick is not immediate");
         ticks.reset_immediately();
@@ -209,9 +244,41 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(directory.path(), 11);
         store.commit().unwrap();
-        let quota = |bytes| Retention { keep: None, quota_bytes: Some(bytes) };
+        let quota = |bytes| Retention { quota_bytes: Some(bytes), ..Retention::NONE };
         let now = Time(12 * HOUR);
         assert_eq!(quota(1).target(&store, now, LONG).unwrap(), Some(Revision(6)));
         assert_eq!(quota(1 << 40).target(&store, now, LONG).unwrap(), None);
+    }
+
+    #[test]
+    fn the_newest_revisions_are_kept_by_their_number() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path(), 10);
+        let newest = |count| Retention { keep_revisions: Some(count), ..Retention::NONE };
+        let now = Time(10 * HOUR);
+        assert_eq!(newest(4).target(&store, now, LONG).unwrap(), Some(Revision(7)));
+        assert_eq!(newest(10).target(&store, now, LONG).unwrap(), None);
+    }
+
+    #[test]
+    fn each_setting_has_a_clock_of_its_own() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        let of = |auto_compaction| {
+            let config = NodeConfig { auto_compaction, ..NodeConfig::new("/nowhere") };
+            let all = Retention::all_of(&config);
+            all.iter().map(|one| (one.keep, one.keep_revisions, one.period)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(AutoCompaction::Off), []);
+        assert_eq!(of(AutoCompaction::Periodic(hours(5))), [(Some(hours(5)), None, hours(1))]);
+        let minute = Duration::from_secs(60);
+        assert_eq!(of(AutoCompaction::Periodic(minute)), [(Some(minute), None, minute)]);
+        assert_eq!(of(AutoCompaction::Revisions(7)), [(None, Some(7), Duration::from_secs(300))]);
+        let kept = NodeConfig { keep: Some(hours(9)), ..NodeConfig::new("/nowhere") };
+        let both = NodeConfig { auto_compaction: AutoCompaction::Revisions(7), ..kept };
+        assert_eq!(Retention::all_of(&both).len(), 2);
+        let quota = NodeConfig { quota_bytes: Some(1), ..NodeConfig::new("/nowhere") };
+        assert_eq!(Retention::all_of(&quota).len(), 1);
+        let etcds = NodeConfig { forget_above_half_quota: false, ..quota };
+        assert_eq!(Retention::all_of(&etcds).len(), 0);
     }
 }

@@ -19,6 +19,16 @@ pub struct NodeConfig {
     /// Bound of the store's bytes in use: at it the alarm NOSPACE is raised, and below nine tenths of
     /// it lifted. History takes at most half of it.
     pub quota_bytes: Option<u64>,
+    /// Whether a store above half its quota forgets history by itself.
+    pub forget_above_half_quota: bool,
+    /// What is forgotten by itself beside that.
+    pub auto_compaction: AutoCompaction,
+    /// How often a leader shows itself.
+    pub heartbeat_interval: Duration,
+    /// Within so long a lost leader is replaced.
+    pub election_timeout: Duration,
+    /// Entries between two snapshots: behind one the log may be purged.
+    pub snapshot_entries: u64,
     /// Room that is given up when the disk is full, so that what was admitted can be finished.
     pub ballast_bytes: u64,
     /// Writes are refused below so many free bytes. The default covers what the store may still have
@@ -42,6 +52,11 @@ impl NodeConfig {
             endpoint: String::new(),
             keep: None,
             quota_bytes: None,
+            forget_above_half_quota: true,
+            auto_compaction: AutoCompaction::Off,
+            heartbeat_interval: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            snapshot_entries: 5_000,
             ballast_bytes: 64 << 20,
             disk_free_min_bytes: 64 << 20,
             log_bytes_max: 256 << 20,
@@ -51,6 +66,16 @@ impl NodeConfig {
             store: StoreOptions::default(),
         }
     }
+}
+
+/// What etcd's `--auto-compaction-mode` forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    Off,
+    /// What is older, looked at as often, but once an hour at least.
+    Periodic(Duration),
+    /// All but so many revisions, looked at every five minutes.
+    Revisions(u64),
 }
 
 /// Why a node did not start. Nothing was changed on disk, except that creating a data directory may

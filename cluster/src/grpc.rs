@@ -14,6 +14,7 @@ mod credentials;
 mod kv;
 mod large_txn;
 mod lease;
+mod limits;
 mod listener;
 mod maintenance;
 mod member;
@@ -22,6 +23,7 @@ mod serve;
 mod watch;
 mod watch_stream;
 
+pub use limits::Limits;
 pub use listener::ListenError;
 pub use maintenance::ETCD_VERSION;
-pub use serve::{Drained, Listen, ServeError, ServeHandle, serve, serve_node};
+pub use serve::{Address, Drained, Listen, Listener, ServeError, ServeHandle, serve, serve_node};

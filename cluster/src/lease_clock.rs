@@ -28,10 +28,6 @@ use self::deadlines::{NOTED_FROM, Renewal};
 use crate::auth::Caller;
 use crate::convert;
 use crate::proposal::Proposer;
-use crate::raft::ELECTION_TIMEOUT;
-
-/// As etcd: one and a half election timeouts, in whole seconds.
-const TTL_SECONDS_MIN: i64 = 2;
 
 /// As etcd: some 285 years.
 pub(crate) const TTL_SECONDS_MAX: i64 = 9_000_000_000;
@@ -52,17 +48,28 @@ const LOAD_BATCH: usize = 1_000;
 /// Numbers tried for a lease whose client left the choice to the node.
 const ID_ATTEMPTS_MAX: usize = 10;
 
+/// As etcd: one and a half election timeouts, in whole seconds.
+fn ttl_seconds_min(election_timeout: Duration) -> i64 {
+    let milliseconds = election_timeout.as_millis().saturating_mul(3).div_ceil(2);
+    i64::try_from(milliseconds.div_ceil(1_000)).unwrap_or(i64::MAX)
+}
+
 /// See the module.
 pub(crate) struct LeaseClock {
     pub(crate) book: Arc<LeaseBook>,
     pub(crate) proposer: Arc<Proposer>,
     /// Held while rows are told what is left of leases, so that "all" does not overtake "less".
     noting: tokio::sync::Mutex<()>,
+    election_timeout: Duration,
 }
 
 impl LeaseClock {
-    pub(crate) fn new(book: Arc<LeaseBook>, proposer: Arc<Proposer>) -> Self {
-        Self { book, proposer, noting: tokio::sync::Mutex::default() }
+    pub(crate) fn new(
+        book: Arc<LeaseBook>,
+        proposer: Arc<Proposer>,
+        election_timeout: Duration,
+    ) -> Self {
+        Self { book, proposer, noting: tokio::sync::Mutex::default(), election_timeout }
     }
 
     async fn propose(&self, author: Author, body: Body) -> Result<Result<Done, Refusal>> {
@@ -79,7 +86,7 @@ impl LeaseClock {
         if ttl_seconds > TTL_SECONDS_MAX {
             return Err(Error::Invalid("too large lease TTL".to_owned()));
         }
-        let ttl_seconds = ttl_seconds.max(TTL_SECONDS_MIN);
+        let ttl_seconds = ttl_seconds.max(ttl_seconds_min(self.election_timeout));
         for _ in 0..ID_ATTEMPTS_MAX {
             let chosen = if id == LeaseId::NONE { random_id()? } else { id };
             let body = caller.ask(Body::LeaseGrant { id: chosen, ttl_seconds });
@@ -280,7 +287,7 @@ impl LeaseClock {
             let error = tokio::select! {
                 _ = stop.changed() => return,
                 read = read => match read {
-                    Ok(leases) => return self.book.load(term, leases, ELECTION_TIMEOUT),
+                    Ok(leases) => return self.book.load(term, leases, self.election_timeout),
                     Err(error) => error,
                 },
             };

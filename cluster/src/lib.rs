@@ -31,6 +31,6 @@ mod space_alarm;
 mod upload;
 mod watch;
 
-pub use config::{NodeConfig, StartError};
+pub use config::{AutoCompaction, NodeConfig, StartError};
 pub use local::Local;
 pub use node::{Node, ShutdownError};

@@ -27,7 +27,7 @@ use crate::lease_clock::{LeaseBook, LeaseClock};
 use crate::local::{Local, Parts};
 use crate::log::{Log, OnNoSpace};
 use crate::proposal::Proposer;
-use crate::raft::{Raft, log_id_of};
+use crate::raft::{Pace, Raft, log_id_of};
 use crate::upload::Uploads;
 
 /// See the module. Dropped without [`Node::shutdown`], it stops as after a crash: nothing that was
@@ -72,13 +72,20 @@ impl Node {
         let (cluster, member) = (identity.cluster, identity.member);
         let auth_turns = Arc::new(AuthTurns::default());
         let told = (Arc::clone(&book), Arc::clone(&auth_turns));
-        let raft = Raft::start(cluster, member, Arc::clone(&log), Arc::clone(&store), told).await?;
+        let pace = Pace {
+            heartbeat_interval: config.heartbeat_interval,
+            election_timeout: config.election_timeout,
+            snapshot_entries: config.snapshot_entries,
+        };
+        let (raft_log, raft_store) = (Arc::clone(&log), Arc::clone(&store));
+        let raft = Raft::start((cluster, member), raft_log, raft_store, told, pace).await?;
         raft.lead(config.start_timeout).await?;
 
         let proposer = Arc::new(Proposer::new(raft, log, Arc::clone(&store), &config));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = start_tasks(&config, member, &proposer, ballast, &stopped);
-        let leases = Arc::new(LeaseClock::new(book, Arc::clone(&proposer)));
+        let leases =
+            Arc::new(LeaseClock::new(book, Arc::clone(&proposer), config.election_timeout));
         tasks.push(tokio::spawn(Arc::clone(&leases).run(stopped.clone())));
         let endpoint = config.endpoint;
         let parts = Parts {
@@ -179,8 +186,7 @@ fn start_tasks(
         quota_bytes: config.quota_bytes,
     };
     let mut tasks = vec![tokio::spawn(housekeeping.run(stopped.clone()))];
-    let retention = Retention { keep: config.keep, quota_bytes: config.quota_bytes };
-    if retention.keep.is_some() || retention.quota_bytes.is_some() {
+    for retention in Retention::all_of(config) {
         let clock = compaction_clock::run(retention, Arc::clone(proposer), stopped.clone());
         tasks.push(tokio::spawn(clock));
     }

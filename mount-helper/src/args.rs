@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, inspect::InspectArgs,
-    log::LogArgs, ls::LsArgs, put::PutArgs, restore::RestoreArgs, snapshot::SnapshotArgs,
-    status::StatusArgs, umount::UmountArgs, up::UpArgs,
+    log::LogArgs, ls::LsArgs, put::PutArgs, restore::RestoreArgs, serve::ServeArgs,
+    snapshot::SnapshotArgs, status::StatusArgs, umount::UmountArgs, up::UpArgs,
 };
 use crate::guard::GuardArgs;
 
@@ -18,6 +18,7 @@ revfs: a directory whose every change is a revision that you can go back to
 Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
 
   up DIR                  start a node, keep its data, and mount it at DIR
+  serve                   start a node for clients of the network, without a mount
   umount DIR              unmount DIR and wait until everything is stored
   get KEY…                print values            put KEY [VALUE]  store one
   ls [KEY]                list one level          del KEY…         delete
@@ -81,6 +82,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(UpArgs),
+    Serve(ServeArgs),
     #[command(visible_alias = "down")]
     Umount(UmountArgs),
     Get(GetArgs),

@@ -9,6 +9,7 @@ pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod put;
 pub(crate) mod restore;
+pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod umount;

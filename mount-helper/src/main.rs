@@ -2,7 +2,7 @@
 //!
 //! One way through the program: [`args`] says what can be asked, [`commands`] does it, [`output`]
 //! prints the answer, [`error`] prints what went wrong and decides the exit code. `up` runs a node and
-//! its mount; every other command is a client that finds the node ([`endpoint`], [`target`]) and works
+//! its mount, `serve` a node for clients of the network; every other command is a client that finds the node ([`endpoint`], [`target`]) and works
 //! only through [`revfs_api::KeySpace`].
 //!
 //! No thread is started before `up --daemon` has detached itself.
@@ -21,6 +21,7 @@ mod names;
 mod origin;
 mod output;
 mod scan;
+mod signals;
 mod target;
 mod unified;
 mod unmount;
@@ -55,6 +56,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Up(args) = command {
         return commands::up::run(args, &globals, &mut output);
     }
+    if let Command::Serve(args) = command {
+        commands::serve::run(args, &globals, &mut output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     start_log(globals.log.as_deref(), "warn")?;
     match command {
         Command::Completion(args) => commands::completion::run(&args, &mut output)?,
@@ -81,6 +86,7 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Status(args) => commands::status::run(args, globals, output).await,
             Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
             Command::Up(_)
+            | Command::Serve(_)
             | Command::Umount(_)
             | Command::Inspect(_)
             | Command::Completion(_)
@@ -109,7 +115,7 @@ fn start_log_in(file: LogFile, filter: Option<&str>, default: &str) -> Result<()
     Ok(())
 }
 
-fn log_filter(text: &str) -> Result<EnvFilter> {
+pub(crate) fn log_filter(text: &str) -> Result<EnvFilter> {
     EnvFilter::try_new(text).map_err(|error| {
         Failure::caused(format!("--log '{text}' is no filter"), &error)
             .hint("for example: warn, info, or revfs_fs=debug,info")

@@ -16,16 +16,12 @@ use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
+use super::limits::Limits;
 use super::member::{Member, fail, signed};
-
-/// etcd's default of `--max-request-bytes`, for requests that change something.
-pub(super) const REQUEST_BYTES_MAX: usize = 1_572_864;
-
-/// What is decoded at all: etcd's allowance above it is the same.
-pub(super) const KV_MESSAGE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 512 * 1024;
 
 pub(super) struct KvService {
     pub(super) member: Arc<Member>,
+    pub(super) limits: Limits,
 }
 
 /// An answer of another kind than was asked for: a bug of the key space.
@@ -33,8 +29,8 @@ fn misfit() -> Status {
     Status::internal("the key space gave an answer of another kind than was asked for")
 }
 
-fn check_size(message: &impl Message) -> Result<(), Status> {
-    if message.encoded_len() > REQUEST_BYTES_MAX {
+fn check_size(message: &impl Message, limits: &Limits) -> Result<(), Status> {
+    if message.encoded_len() > limits.request_bytes_max {
         return Err(Status::invalid_argument(status::REQUEST_TOO_LARGE));
     }
     Ok(())
@@ -76,7 +72,7 @@ impl Kv for KvService {
         let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         request::check_put(&request)?;
-        check_size(&request)?;
+        check_size(&request, &self.limits)?;
         let (answer, revision) = Self::change(keyspace, request::put(request)).await?;
         let OpAnswer::Put { prev_kv } = answer else { return Err(misfit()) };
         Ok(Response::new(pb::PutResponse {
@@ -92,7 +88,7 @@ impl Kv for KvService {
         let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         request::check_key(&request.key)?;
-        check_size(&request)?;
+        check_size(&request, &self.limits)?;
         let (answer, revision) = Self::change(keyspace, request::delete(request)).await?;
         let OpAnswer::Delete { deleted, prev_kvs } = answer else { return Err(misfit()) };
         Ok(Response::new(pb::DeleteRangeResponse {
@@ -108,9 +104,9 @@ impl Kv for KvService {
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
-        request::check_txn(&request)?;
+        request::check_txn(&request, self.limits.txn_ops_max)?;
         interval::check_duplicates(&request)?;
-        check_size(&request)?;
+        check_size(&request, &self.limits)?;
         let txn = request::txn(request)?;
         let answer = keyspace.txn(txn, Origin::default()).await.map_err(fail)?;
         let header = self.member.header(answer.revision).await;

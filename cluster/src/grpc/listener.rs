@@ -1,4 +1,4 @@
-//! Listening sockets. A unix socket belongs to its user alone from its first moment; one that a dead
+//! Listening sockets. The socket in the data directory belongs to its user alone from its first moment; one that a dead
 //! server left behind is replaced, one that answers is not.
 
 use std::io;
@@ -35,10 +35,6 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn identity(path: &Path) -> io::Result<(u64, u64)> {
         let metadata = std::fs::symlink_metadata(path)?;
         Ok((metadata.dev(), metadata.ino()))
@@ -59,14 +55,29 @@ pub(super) async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError>
     bound.map_err(|source| ListenError::Tcp { address, source })
 }
 
-pub(super) async fn unix(path: &Path) -> Result<(UnixListener, SocketFile), ListenError> {
+/// Whom a unix socket lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenTo {
+    /// Its owner.
+    Owner,
+    /// Whomever the process's umask leaves the right to write, as with any server.
+    Umask,
+}
+
+pub(super) async fn unix(
+    path: &Path,
+    open_to: OpenTo,
+) -> Result<(UnixListener, SocketFile), ListenError> {
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     let short = SocketPath::new(path).map_err(failed)?;
     remove_stale(path, short.as_path()).await?;
     let socket = UnixSocket::new_stream().map_err(failed)?;
     // The mode of the socket becomes that of the file that bind creates: at no time may anyone else
     // connect.
-    fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR).map_err(|errno| failed(errno.into()))?;
+    if open_to == OpenTo::Owner {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        fchmod(socket.as_fd(), mode).map_err(|errno| failed(errno.into()))?;
+    }
     socket.bind(short.as_path()).map_err(failed)?;
     let identity = SocketFile::identity(path).map_err(failed)?;
     let file = SocketFile { path: path.to_owned(), identity };

@@ -28,29 +28,37 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::connection::{Connection, Peer, Phase, reached};
-use super::kv::{KV_MESSAGE_BYTES_MAX, KvService};
+use super::kv::KvService;
 use super::large_txn::LARGE_TXNS;
 use super::lease::LeaseService;
-use super::listener::{self, ListenError, SocketFile};
+use super::limits::Limits;
+use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::maintenance::MaintenanceService;
 use super::member::{Backend, Member};
 use super::revfs::RevfsService;
 use super::watch::{PROGRESS_INTERVAL, WatchService};
 use crate::local::Local;
 
-/// Requests and watches of one connection at a time.
-const STREAMS_PER_CONNECTION_MAX: u32 = 10_000;
-
-/// A client that is silent for so long is asked for a sign of life, so that watches of a machine that
-/// is gone do not stay.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(60);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Connections notice a cut at once; one that does not is abandoned after this.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pause after accept failed: without file descriptors it would fail again at once, and for ever.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Port 0 = any free one.
+    Tcp(SocketAddr),
+    /// A unix socket, open to whomever the umask lets in.
+    Unix(PathBuf),
+}
+
+/// One place where clients are served.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: Address,
+}
 
 /// Where to listen, and how to stop.
 #[derive(Clone, Debug)]
@@ -59,6 +67,9 @@ pub struct Listen {
     pub socket: Option<PathBuf>,
     /// Port 0 = any free one.
     pub tcp: Vec<SocketAddr>,
+    /// What else is served, each in its way.
+    pub listeners: Vec<Listener>,
+    pub limits: Limits,
     /// How long requests may run on after the shutdown signal.
     pub drain_timeout: Duration,
     /// `--watch-progress-notify-interval`: between two marks for etcd watches that asked for them.
@@ -70,6 +81,8 @@ impl Default for Listen {
         Self {
             socket: None,
             tcp: Vec::new(),
+            listeners: Vec::new(),
+            limits: Limits::default(),
             drain_timeout: Duration::from_secs(5),
             watch_progress_interval: PROGRESS_INTERVAL,
         }
@@ -99,6 +112,7 @@ pub enum Drained {
 pub struct ServeHandle {
     socket: Option<PathBuf>,
     tcp: Vec<SocketAddr>,
+    bound: Vec<Address>,
     supervisor: JoinHandle<Drained>,
 }
 
@@ -112,6 +126,12 @@ impl ServeHandle {
     #[must_use]
     pub fn tcp(&self) -> &[SocketAddr] {
         &self.tcp
+    }
+
+    /// The addresses of [`Listen::listeners`], in the order asked for.
+    #[must_use]
+    pub fn bound(&self) -> &[Address] {
+        &self.bound
     }
 
     /// Waits until the server has stopped after its shutdown signal.
@@ -168,31 +188,74 @@ where
 {
     let (phase, phases) = watch::channel(Phase::Serving);
     let routes = routes(&listen, backend, &phases).await?;
-    let mut servers = JoinSet::new();
-    let mut socket_file = None;
-    if let Some(path) = &listen.socket {
-        let (listener, file) = listener::unix(path).await?;
-        let incoming = UnixListenerStream::new(listener);
-        let owner = Peer { is_trusted: true, certificate_name: None };
-        servers.spawn(run(routes.clone(), incoming, owner, phases.clone()));
-        socket_file = Some(file);
+    let Listen { socket, tcp, listeners, limits, drain_timeout, .. } = listen;
+    let mut open = Open { routes, limits, phases, servers: JoinSet::new(), files: Vec::new() };
+    if let Some(path) = &socket {
+        open.unix(path, OpenTo::Owner).await?;
     }
-    let mut addresses = Vec::new();
-    for &address in &listen.tcp {
+    let mut bound_tcp = Vec::new();
+    for address in tcp {
+        bound_tcp.push(open.tcp(address).await?);
+    }
+    let mut bound = Vec::new();
+    for Listener { address } in listeners {
+        bound.push(match address {
+            Address::Tcp(address) => Address::Tcp(open.tcp(address).await?),
+            Address::Unix(path) => {
+                open.unix(&path, OpenTo::Umask).await?;
+                Address::Unix(path)
+            }
+        });
+    }
+    let Open { servers, files, .. } = open;
+    let supervisor = tokio::spawn(supervise(servers, files, phase, shutdown, drain_timeout));
+    Ok(ServeHandle { socket, tcp: bound_tcp, bound, supervisor })
+}
+
+/// What is open so far: dropped before it is served, all of it closes.
+struct Open {
+    routes: Routes,
+    limits: Limits,
+    phases: watch::Receiver<Phase>,
+    servers: JoinSet<()>,
+    files: Vec<SocketFile>,
+}
+
+impl Open {
+    async fn unix(&mut self, path: &Path, open_to: OpenTo) -> Result<(), ListenError> {
+        let (listener, file) = listener::unix(path, open_to).await?;
+        self.files.push(file);
+        let peer = Peer { is_trusted: open_to == OpenTo::Owner, certificate_name: None };
+        self.serve(UnixListenerStream::new(listener), peer);
+        Ok(())
+    }
+
+    /// The address that is bound.
+    async fn tcp(&mut self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
         let listener = listener::tcp(address).await?;
         let bound = listener.local_addr();
-        addresses.push(bound.map_err(|source| ListenError::Tcp { address, source })?);
-        let incoming = TcpListenerStream::new(listener).map(|stream| {
-            let stream = stream?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        });
-        servers.spawn(run(routes.clone(), incoming, Peer::default(), phases.clone()));
+        let bound = bound.map_err(|source| ListenError::Tcp { address, source })?;
+        self.serve(
+            TcpListenerStream::new(listener).map(|stream| {
+                let stream = stream?;
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            }),
+            Peer::default(),
+        );
+        Ok(bound)
     }
-    let socket = socket_file.as_ref().map(|file| file.path().to_owned());
-    let supervisor =
-        tokio::spawn(supervise(servers, socket_file, phase, shutdown, listen.drain_timeout));
-    Ok(ServeHandle { socket, tcp: addresses, supervisor })
+
+    /// All who come through this listener are `peer`.
+    fn serve<I, IO>(&mut self, incoming: I, peer: Peer)
+    where
+        I: Stream<Item = io::Result<IO>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { routes, limits, phases, .. } = self;
+        let served = run(routes.clone(), limits.clone(), incoming, peer, phases.clone());
+        self.servers.spawn(served);
+    }
 }
 
 async fn routes(
@@ -203,18 +266,20 @@ async fn routes(
     let is_node = matches!(backend, Backend::Node(_));
     let member = Member::new(backend).await.map_err(ServeError::KeySpace)?;
     let member = Arc::new(member);
+    let limits = &listen.limits;
     let watches = WatchService {
         member: member.clone(),
         phases: phases.clone(),
         progress_interval: listen.watch_progress_interval,
+        part_bytes_max: limits.request_bytes_max,
     };
-    let watches = WatchServer::new(watches).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
-    let kv = KvServer::new(KvService { member: member.clone() })
-        .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+    let watches = WatchServer::new(watches).max_decoding_message_size(limits.message_bytes_max());
+    let kv = KvServer::new(KvService { member: member.clone(), limits: limits.clone() })
+        .max_decoding_message_size(limits.message_bytes_max());
     let lease = LeaseService { member: member.clone(), phases: phases.clone() };
-    let lease = LeaseServer::new(lease).max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+    let lease = LeaseServer::new(lease).max_decoding_message_size(limits.message_bytes_max());
     let maintenance = MaintenanceServer::new(MaintenanceService { member: member.clone() })
-        .max_decoding_message_size(KV_MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(limits.message_bytes_max());
     let revfs = RevfsServer::new(RevfsService {
         member,
         phases: phases.clone(),
@@ -226,8 +291,13 @@ async fn routes(
 }
 
 /// Serves one listener until the drain has ended. All who come through it are `peer`.
-async fn run<I, IO>(routes: Routes, incoming: I, peer: Peer, phases: watch::Receiver<Phase>)
-where
+async fn run<I, IO>(
+    routes: Routes,
+    limits: Limits,
+    incoming: I,
+    peer: Peer,
+    phases: watch::Receiver<Phase>,
+) where
     I: Stream<Item = io::Result<IO>> + Send,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -246,9 +316,9 @@ where
         }
     });
     let served = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .max_concurrent_streams(limits.concurrent_streams_max)
+        .http2_keepalive_interval(limits.keep_alive_interval)
+        .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
         .add_routes(routes)
         .serve_with_incoming_shutdown(connections, draining)
         .await;
@@ -259,7 +329,7 @@ where
 
 async fn supervise(
     mut servers: JoinSet<()>,
-    socket_file: Option<SocketFile>,
+    files: Vec<SocketFile>,
     phase: watch::Sender<Phase>,
     shutdown: impl Future<Output = ()>,
     drain_timeout: Duration,
@@ -278,6 +348,6 @@ async fn supervise(
             Drained::Cut
         }
     };
-    drop(socket_file);
+    drop(files);
     drained
 }

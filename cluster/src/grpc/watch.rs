@@ -35,6 +35,8 @@ pub(super) struct WatchService {
     pub(super) phases: watch::Receiver<Phase>,
     /// Between two marks of progress for watches that asked for them.
     pub(super) progress_interval: Duration,
+    /// As etcd: `--max-request-bytes`.
+    pub(super) part_bytes_max: usize,
 }
 
 #[tonic::async_trait]
@@ -50,7 +52,7 @@ impl Watch for WatchService {
         let credentials = Credentials::of(&request);
         let (member, phases) = (Arc::clone(&self.member), self.phases.clone());
         let requests = (request.into_inner(), credentials);
-        let stream = stream::Stream::new(member, requests, phases, interval)?;
+        let stream = stream::Stream::new(member, requests, phases, interval, self.part_bytes_max)?;
         let answers = futures_util::stream::unfold(stream, |mut stream| async move {
             let answer = stream.next().await?;
             Some((answer, stream))

@@ -24,18 +24,18 @@ use crate::log::{Log, LogId};
 /// Entries that stay in the log behind a snapshot, for members that lag a little.
 const ENTRIES_KEPT: u64 = 5_000;
 
-/// Entries between two snapshots: a snapshot costs nothing, it lets the log be purged.
-const SNAPSHOT_ENTRIES: u64 = 5_000;
-
 /// Purges are gathered until they give up so many entries.
 const PURGE_ENTRIES: u64 = 1_000;
 
-/// `--election-timeout`: within so long a lost leader is replaced.
-const ELECTION_TIMEOUT_MS: u64 = 1_000;
-
-pub(crate) const ELECTION_TIMEOUT: Duration = Duration::from_millis(ELECTION_TIMEOUT_MS);
-
-const HEARTBEAT_MS: u64 = 100;
+/// The pace of replication.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) heartbeat_interval: Duration,
+    /// Within so long a lost leader is replaced.
+    pub(crate) election_timeout: Duration,
+    /// Entries between two snapshots: a snapshot costs nothing, it lets the log be purged.
+    pub(crate) snapshot_entries: u64,
+}
 
 type Inner = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -83,16 +83,18 @@ pub(crate) fn log_id_of(position: &Position) -> Result<Option<LogId>, RaftError>
     Ok(id.map(to_log_id))
 }
 
-fn config(cluster: u64) -> Config {
+fn config(cluster: u64, pace: Pace) -> Config {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let election_timeout = milliseconds(pace.election_timeout);
     Config {
         cluster_name: format!("{cluster:016x}"),
         // A follower waits the leader's lease, which is the longer one, plus a random timeout.
-        election_timeout_max: ELECTION_TIMEOUT_MS / 2,
-        election_timeout_min: ELECTION_TIMEOUT_MS / 4,
-        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_max: election_timeout / 2,
+        election_timeout_min: election_timeout / 4,
+        heartbeat_interval: milliseconds(pace.heartbeat_interval),
         enable_pre_vote: Some(true),
-        quorum_loss_probe_interval: Some(ELECTION_TIMEOUT_MS),
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        quorum_loss_probe_interval: Some(election_timeout),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_entries),
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         purge_batch_size: PURGE_ENTRIES,
         ..Config::default()
@@ -103,14 +105,15 @@ impl Raft {
     /// Starts replication for `member`; entries that the log knows to be committed are applied
     /// before this returns. The last two are told what is applied.
     pub(crate) async fn start(
-        cluster: u64,
-        member: u64,
+        (cluster, member): (u64, u64),
         log: Arc<Log>,
         store: Arc<Store>,
         (leases, auth_turns): (Arc<LeaseBook>, Arc<AuthTurns>),
+        pace: Pace,
     ) -> Result<Self, RaftError> {
         let stopped = |reason: String| RaftError::Stopped { reason };
-        let config = config(cluster).validate().map_err(|error| stopped(error.to_string()))?;
+        let config =
+            config(cluster, pace).validate().map_err(|error| stopped(error.to_string()))?;
         let machine = StateMachine::new(store, leases, auth_turns)
             .map_err(|error| stopped(error.to_string()))?;
         let inner =

@@ -6,3 +6,4 @@ mod history;
 mod keys;
 mod mounted;
 mod node;
+mod serve;

@@ -12,10 +12,6 @@ use tonic::Status;
 
 use super::range::{key_range, range_read};
 
-/// Operations or compares in one list of a transaction, those of nested ones included: etcd's flag
-/// `--max-txn-ops`, with a default that does not bite.
-const TXN_OPS_MAX: usize = 10_000;
-
 pub(super) fn check_key(key: &[u8]) -> Result<(), Status> {
     if key.is_empty() {
         return Err(Status::invalid_argument(status::KEY_NOT_PROVIDED));
@@ -34,13 +30,9 @@ pub(super) fn check_put(request: &pb::PutRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// Keys, operations and counts of a transaction.
-pub(super) fn check_txn(request: &pb::TxnRequest) -> Result<(), Status> {
-    check_txn_within(request, TXN_OPS_MAX)
-}
-
-/// A nested transaction has the room that the longest list around it leaves.
-fn check_txn_within(request: &pb::TxnRequest, room: usize) -> Result<(), Status> {
+/// Keys, operations and counts of a transaction that may have `room` of them in a list. A nested one has
+/// the room that the longest list around it leaves.
+pub(super) fn check_txn(request: &pb::TxnRequest, room: usize) -> Result<(), Status> {
     let longest = request.compare.len().max(request.success.len()).max(request.failure.len());
     let Some(left) = room.checked_sub(longest) else {
         return Err(Status::invalid_argument(status::TOO_MANY_OPERATIONS));
@@ -53,7 +45,7 @@ fn check_txn_within(request: &pb::TxnRequest, room: usize) -> Result<(), Status>
             Some(Request::RequestRange(range)) => range_read(range.clone()).map(drop)?,
             Some(Request::RequestPut(put)) => check_put(put)?,
             Some(Request::RequestDeleteRange(delete)) => check_key(&delete.key)?,
-            Some(Request::RequestTxn(txn)) => check_txn_within(txn, left)?,
+            Some(Request::RequestTxn(txn)) => check_txn(txn, left)?,
             None => return Err(Status::invalid_argument(status::KEY_NOT_FOUND)),
         }
     }

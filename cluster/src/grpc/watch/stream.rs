@@ -22,7 +22,6 @@ use tonic::{Status, Streaming};
 
 use super::super::connection::{Phase, reached};
 use super::super::credentials::Credentials;
-use super::super::kv::REQUEST_BYTES_MAX;
 use super::super::member::{Member, fail, signed};
 use super::message::{self, DUPLICATE_ID, NO_WATCH, RANGE_EMPTY};
 use super::watches::{Manner, Taken, Watches};
@@ -55,6 +54,8 @@ pub(super) struct Stream {
     draining: Pin<Box<dyn Future<Output = ()> + Send>>,
     marks: Interval,
     question: Option<Question>,
+    /// A watch that takes its revisions in parts gets parts of this size.
+    part_bytes_max: usize,
     has_ended: bool,
 }
 
@@ -81,6 +82,7 @@ impl Stream {
         (requests, credentials): (Streaming<pb::WatchRequest>, Credentials),
         phases: watch::Receiver<Phase>,
         progress_interval: Duration,
+        part_bytes_max: usize,
     ) -> Result<Self, Status> {
         let node = Arc::clone(member.own_node()?);
         // Clients that came together are not to be told together.
@@ -100,6 +102,7 @@ impl Stream {
             draining: Box::pin(reached(phases, Phase::Draining)),
             marks,
             question: None,
+            part_bytes_max,
             has_ended: false,
         })
     }
@@ -304,7 +307,7 @@ impl Stream {
         let header = Some(header);
         let whole = pb::WatchResponse { header, watch_id: id, events, ..Default::default() };
         if fragment {
-            self.outgoing.extend(message::fragments(whole, REQUEST_BYTES_MAX));
+            self.outgoing.extend(message::fragments(whole, self.part_bytes_max));
         } else {
             self.outgoing.push_back(whole);
         }

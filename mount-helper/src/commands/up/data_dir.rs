@@ -34,6 +34,7 @@ pub(crate) struct DataDir {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Holder {
     pub(crate) process_id: u32,
+    /// Empty if the node serves without a mount.
     pub(crate) mount_point: String,
 }
 
@@ -160,6 +161,13 @@ fn holder(lock: &File) -> Option<Holder> {
 
 fn held(shown: &str, holder: Option<Holder>) -> Failure {
     match holder {
+        Some(Holder { process_id, mount_point }) if mount_point.is_empty() => {
+            Failure::conflict(format!(
+                "the data directory '{shown}' is in use by process {process_id}, which serves it"
+            ))
+            .hint(format!("stop it with: kill {process_id}"))
+            .hint("or keep other data: --data-dir DIR")
+        }
         Some(Holder { process_id, mount_point }) => Failure::conflict(format!(
             "the data directory '{shown}' is in use by process {process_id}, which mounts it at '{mount_point}'"
         ))

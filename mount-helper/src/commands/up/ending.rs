@@ -1,4 +1,4 @@
-//! How `up` is told to end, and how the mount is freed then.
+//! How the mount is freed when `up` is told to end.
 //!
 //! The first signal asks politely: while someone uses the mount it is served on, and it is said who that
 //! is. A second signal, or a bound, detaches the mount whoever uses it.
@@ -7,45 +7,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use revfs_fs::mount::Mounted;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use crate::error::{Failure, Result};
 use crate::mounts::{self, User};
+use crate::signals::Signals;
 
 /// A mount that is still there after this is in use: then it is said by whom.
 const TELL_AFTER: Duration = Duration::from_millis(300);
 
 /// Processes that are named when the mount is busy.
 const USERS_SHOWN: usize = 5;
-
-/// SIGINT, SIGTERM, SIGHUP. From its making on these do not kill the process.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    pub(super) fn new() -> Result<Self> {
-        let handler =
-            |kind| signal(kind).map_err(|error| Failure::caused("cannot handle signals", &error));
-        Ok(Self {
-            interrupt: handler(SignalKind::interrupt())?,
-            terminate: handler(SignalKind::terminate())?,
-            hangup: handler(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for the next one; its name.
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hangup.recv() => "SIGHUP",
-        }
-    }
-}
 
 /// Unmounts. Whoever uses the mount has the moment that [`Mounted::unmount`] gives; a second signal
 /// takes it away at once, and so does the end of that moment.

@@ -19,10 +19,11 @@ use tokio::time::timeout;
 use crate::error::{Failure, Kind, Result};
 use crate::guard;
 use crate::output::Output;
+use crate::signals::Signals;
 
 use super::Plan;
 use super::daemon::Parent;
-use super::ending::{self, Signals};
+use super::ending;
 use super::keep::Kept;
 
 /// The first answer of a new mount takes milliseconds.

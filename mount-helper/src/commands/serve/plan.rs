@@ -1,0 +1,184 @@
+//! What all settings together ask for. Nothing has happened when it is made: what does not fit together
+//! is refused here, naming both sides and what to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use revfs_cluster::grpc::{Address, Limits, Listener};
+use revfs_cluster::{AutoCompaction, NodeConfig};
+
+use super::layers::Values;
+use super::logging::{Format, LogPlan, Target};
+use super::value::{self, ListenUrl, Place, Retention, duration, list, number, word};
+use crate::error::{Failure, Result};
+use crate::unmount::absolute;
+
+/// etcd's quota where none is said.
+const QUOTA_DEFAULT: u64 = 2 << 30;
+
+/// etcd's bounds of the pace of replication, in milliseconds.
+const ELECTION_TIMEOUT_MAX: u64 = 50_000;
+const HEARTBEATS_IN_ELECTION_TIMEOUT: u64 = 5;
+
+/// gRPC's own: a message is counted in 32 bits.
+const REQUEST_BYTES_MAX: usize = 1 << 30;
+
+/// As etcd: more marks would be more than the changes that they stand between.
+const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) data_dir: PathBuf,
+    pub(super) clients: Vec<ListenUrl>,
+    pub(super) node: NodeConfig,
+    pub(super) limits: Limits,
+    pub(super) watch_progress_interval: Duration,
+    pub(super) log: LogPlan,
+}
+
+impl Plan {
+    pub(super) fn new(values: &Values) -> Result<Self> {
+        let name = values.text("name").to_owned();
+        let data_dir = match values.text("data-dir") {
+            "" => PathBuf::from(format!("{name}.revfs")),
+            path => PathBuf::from(path),
+        };
+        let data_dir = absolute(&data_dir)?;
+        let clients = values.parsed("listen-client-urls", value::listen_urls)?;
+        check_encryption(values, &clients)?;
+        Ok(Self {
+            node: node(values, &data_dir)?,
+            limits: limits(values)?,
+            watch_progress_interval: values
+                .parsed("watch-progress-notify-interval", progress_interval)?,
+            log: log(values)?,
+            name,
+            data_dir,
+            clients,
+        })
+    }
+
+    pub(super) fn listeners(&self) -> Vec<Listener> {
+        let address = |url: &ListenUrl| match &url.place {
+            Place::Tcp(address) => Address::Tcp(*address),
+            Place::Unix(path) => Address::Unix(path.clone()),
+        };
+        self.clients.iter().map(|url| Listener { address: address(url) }).collect()
+    }
+}
+
+fn check_encryption(values: &Values, clients: &[ListenUrl]) -> Result<()> {
+    let name = "listen-client-urls";
+    match clients.iter().find(|url| url.is_encrypted) {
+        Some(url) => Err(Failure::usage(format!(
+            "{} has '{}', but there is no certificate to show",
+            values.told(name),
+            url.text
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn node(values: &Values, data_dir: &std::path::Path) -> Result<NodeConfig> {
+    let milliseconds = |name: &str, most: u64| {
+        values.parsed(name, |text| number(text, 1, most)).map(Duration::from_millis)
+    };
+    let heartbeat_interval = milliseconds("heartbeat-interval", ELECTION_TIMEOUT_MAX)?;
+    let election_timeout = milliseconds("election-timeout", ELECTION_TIMEOUT_MAX)?;
+    if election_timeout.as_millis()
+        < heartbeat_interval.as_millis() * u128::from(HEARTBEATS_IN_ELECTION_TIMEOUT)
+    {
+        return Err(Failure::usage(format!(
+            "{} {} is too short for {} {}: one lost heartbeat would depose a leader",
+            values.told("election-timeout"),
+            election_timeout.as_millis(),
+            values.told("heartbeat-interval"),
+            heartbeat_interval.as_millis(),
+        ))
+        .hint(format!(
+            "make it at least {HEARTBEATS_IN_ELECTION_TIMEOUT} times the heartbeat: {}",
+            heartbeat_interval.as_millis() * u128::from(HEARTBEATS_IN_ELECTION_TIMEOUT)
+        )));
+    }
+    let quota = values.parsed("quota-backend-bytes", |text| number(text, i64::MIN, i64::MAX))?;
+    Ok(NodeConfig {
+        quota_bytes: match u64::try_from(quota) {
+            Ok(0) => Some(QUOTA_DEFAULT),
+            Ok(bytes) => Some(bytes),
+            Err(_) => None,
+        },
+        forget_above_half_quota: false,
+        auto_compaction: auto_compaction(values)?,
+        heartbeat_interval,
+        election_timeout,
+        snapshot_entries: values.parsed("snapshot-count", |text| number(text, 1, u64::MAX))?,
+        ..NodeConfig::new(data_dir)
+    })
+}
+
+fn progress_interval(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|interval| match interval < PROGRESS_INTERVAL_MIN {
+        true => Err(format!("at least {PROGRESS_INTERVAL_MIN:?}")),
+        false => Ok(interval),
+    })
+}
+
+fn auto_compaction(values: &Values) -> Result<AutoCompaction> {
+    let parse = values.parsed("auto-compaction-mode", |text| {
+        let by_time: fn(&str) -> Result<Retention, String> = value::retention_by_time;
+        word(text, &[("periodic", by_time), ("revision", value::retention_by_revision)])
+    })?;
+    Ok(match values.parsed("auto-compaction-retention", parse)? {
+        Retention::All => AutoCompaction::Off,
+        Retention::For(time) => AutoCompaction::Periodic(time),
+        Retention::Revisions(count) => AutoCompaction::Revisions(count),
+    })
+}
+
+fn limits(values: &Values) -> Result<Limits> {
+    let interval = values.parsed("grpc-keepalive-interval", duration)?;
+    let timeout = |text: &str| {
+        duration(text).and_then(|time| match time.is_zero() {
+            true => Err("longer than 0".to_owned()),
+            false => Ok(time),
+        })
+    };
+    Ok(Limits {
+        request_bytes_max: values
+            .parsed("max-request-bytes", |text| number(text, 1, REQUEST_BYTES_MAX))?,
+        txn_ops_max: values
+            .parsed("max-txn-ops", |text| number(text, 1, u32::MAX))
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX))?,
+        concurrent_streams_max: values
+            .parsed("max-concurrent-streams", |text| number(text, 1, u32::MAX))?,
+        keep_alive_interval: Some(interval).filter(|interval| !interval.is_zero()),
+        keep_alive_timeout: values.parsed("grpc-keepalive-timeout", timeout)?,
+    })
+}
+
+fn log(values: &Values) -> Result<LogPlan> {
+    let levels = [
+        ("debug", "debug"),
+        ("info", "info"),
+        ("warn", "warn"),
+        ("error", "error"),
+        // etcd has two above it.
+        ("panic", "error"),
+        ("fatal", "error"),
+    ];
+    let targets: Vec<Target> = list(values.text("log-outputs"))
+        .map(|target| match target {
+            "default" | "stderr" => Target::Stderr,
+            "stdout" => Target::Stdout,
+            path => Target::File(PathBuf::from(path)),
+        })
+        .collect();
+    Ok(LogPlan {
+        level: values.parsed("log-level", |text| word(text, &levels))?,
+        is_level_said: values.is_said("log-level"),
+        format: values.parsed("log-format", |text| {
+            word(text, &[("console", Format::Text), ("text", Format::Text), ("json", Format::Json)])
+        })?,
+        targets,
+    })
+}

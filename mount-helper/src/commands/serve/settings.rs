@@ -1,0 +1,197 @@
+//! Every setting of `revfs serve`, in one table.
+//!
+//! Flags, environment variables (`REVFS_` and the name in capitals), keys of the configuration file, the
+//! help and the documentation are all made from it or checked against it. Names and, unless the help says
+//! otherwise, defaults are etcd's.
+
+/// One setting. Its value is text in every layer; [`super::plan`] gives it a meaning.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
+    /// What stands for the value in the help; `None` = a switch, whose value is true or false.
+    pub(crate) value: Option<&'static str>,
+    /// Holds where nothing is said.
+    pub(crate) default: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) section: &'static str,
+}
+
+const MEMBER: &str = "Member";
+const CLIENTS: &str = "Clients";
+const LIMITS: &str = "Limits";
+const LOGGING: &str = "Logging";
+
+/// Names another layer: no setting of the node itself.
+pub(crate) const CONFIG_FILE: &str = "config-file";
+
+const fn setting(
+    section: &'static str,
+    name: &'static str,
+    value: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting { name, value: Some(value), default, help, section }
+}
+
+pub(crate) const SETTINGS: &[Setting] = &[
+    setting(MEMBER, "name", "NAME", "default", "What this member is called"),
+    setting(
+        MEMBER,
+        "data-dir",
+        "DIR",
+        "",
+        "Where the data is kept; NAME.revfs in the current directory if it is not said",
+    ),
+    setting(
+        MEMBER,
+        "snapshot-count",
+        "N",
+        "10000",
+        "Entries between two snapshots: behind one the log is purged",
+    ),
+    setting(MEMBER, "heartbeat-interval", "MS", "100", "How often a leader shows itself"),
+    setting(
+        MEMBER,
+        "election-timeout",
+        "MS",
+        "1000",
+        "Within so long a lost leader is replaced; at least 5 heartbeats, at most 50000",
+    ),
+    setting(
+        CLIENTS,
+        "listen-client-urls",
+        "URLS",
+        "http://localhost:2379",
+        "Where clients are served: http://IP:PORT or unix:///PATH, separated by commas",
+    ),
+    setting(
+        LIMITS,
+        "quota-backend-bytes",
+        "BYTES",
+        "0",
+        "Refuse to store more when so much of the store is in use; 0 = 2 GiB, below 0 = never",
+    ),
+    setting(LIMITS, "max-txn-ops", "N", "128", "Operations in one transaction of etcd's API"),
+    setting(
+        LIMITS,
+        "max-request-bytes",
+        "BYTES",
+        "1572864",
+        "Largest request of etcd's API that changes something",
+    ),
+    setting(
+        LIMITS,
+        "max-concurrent-streams",
+        "N",
+        "10000",
+        "Requests and streams of one connection at a time (etcd: no bound)",
+    ),
+    setting(
+        LIMITS,
+        "grpc-keepalive-interval",
+        "DURATION",
+        "2h",
+        "A client that is silent for so long is asked for a sign of life; 0 = never",
+    ),
+    setting(
+        LIMITS,
+        "grpc-keepalive-timeout",
+        "DURATION",
+        "20s",
+        "A client that gives none within so long is cut off",
+    ),
+    setting(
+        LIMITS,
+        "watch-progress-notify-interval",
+        "DURATION",
+        "10m",
+        "Between two marks of progress for watches that asked for them; at least 100ms",
+    ),
+    setting(
+        LIMITS,
+        "auto-compaction-mode",
+        "MODE",
+        "periodic",
+        "What auto-compaction-retention counts: periodic (time) or revision",
+    ),
+    setting(
+        LIMITS,
+        "auto-compaction-retention",
+        "AMOUNT",
+        "0",
+        "How much history is kept: 12 (hours), 90m, or a number of revisions; 0 = all",
+    ),
+    setting(LOGGING, "log-level", "LEVEL", "info", "debug, info, warn or error"),
+    setting(LOGGING, "log-format", "FORMAT", "console", "console (text) or json (etcd: json)"),
+    setting(
+        LOGGING,
+        "log-outputs",
+        "LIST",
+        "default",
+        "Where to: stderr (default), stdout, or paths of files, separated by commas",
+    ),
+];
+
+/// The environment variable of a setting.
+pub(crate) fn variable(name: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", name.replace('-', "_").to_uppercase())
+}
+
+pub(crate) const VARIABLE_PREFIX: &str = "REVFS_";
+
+/// The setting of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The candidate that is most like `text`, if any is like it at all.
+pub(crate) fn nearest<'a>(
+    text: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    /// Below this two names share letters by chance.
+    const ALIKE: f64 = 0.6;
+    let score = |candidate: &'a str| (strsim::normalized_levenshtein(text, candidate), candidate);
+    let scored = candidates.into_iter().map(score).filter(|(score, _)| *score >= ALIKE);
+    scored.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_become_variables() {
+        let names: std::collections::BTreeSet<&str> =
+            SETTINGS.iter().map(|setting| setting.name).collect();
+        assert_eq!(names.len(), SETTINGS.len());
+        assert_eq!(variable(find("data-dir").unwrap().name), "REVFS_DATA_DIR");
+        assert!(find("data_dir").is_none());
+    }
+
+    #[test]
+    fn a_typing_error_finds_what_was_meant_and_a_stranger_nothing() {
+        let names = || SETTINGS.iter().map(|setting| setting.name);
+        assert_eq!(nearest("datadir", names()), Some("data-dir"));
+        assert_eq!(nearest("listen-client-url", names()), Some("listen-client-urls"));
+        assert_eq!(nearest("colour", names()), None);
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/OPERATIONS.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let rows: Vec<String> = SETTINGS.iter().map(row).collect();
+        let table = rows.join("\n");
+        assert!(document.contains(&table), "docs/OPERATIONS.md must have these rows:\n{table}");
+    }
+
+    fn row(setting: &Setting) -> String {
+        let default = match setting.default {
+            "" => String::new(),
+            default => format!("`{default}` "),
+        };
+        format!("| `{}` | {default}| {} |", setting.name, setting.help)
+    }
+}

@@ -1,0 +1,166 @@
+//! `serve`: settings and their refusals, the running node, and its end.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::command::{Prepared, command, revfs};
+
+/// A running `revfs serve`; killed if the test does not end it.
+struct Server {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    said: Value,
+}
+
+impl Server {
+    /// Starts with `--json` and these arguments, in an own data directory below `directory`.
+    fn start(directory: &TempDir, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_revfs"));
+        command.args(["serve", "--json", "--data-dir"]).arg(directory.path().join("data"));
+        command.args(arguments).env_remove("RUST_LOG").current_dir(directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it is built");
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("it is text");
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| {
+            let mut log = String::new();
+            child.stderr.take().expect("it is piped").read_to_string(&mut log).ok();
+            panic!("{error}: {line:?}; it said {log}")
+        });
+        Self { child, out, said }
+    }
+
+    fn url(&self, at: usize) -> &str {
+        self.said["listening"][at].as_str().expect("it listens there")
+    }
+
+    fn call(&self, url: &str, line: &str) -> Prepared {
+        command(line.split(' ')).variable("REVFS_ENDPOINT", url)
+    }
+
+    /// SIGTERM; what it logged.
+    fn end(mut self) -> String {
+        let id = i32::try_from(self.child.id()).expect("an id");
+        kill(Pid::from_raw(id), Signal::SIGTERM).expect("it runs");
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("it is text");
+        let mut log = String::new();
+        let stderr = self.child.stderr.as_mut().expect("it is piped");
+        stderr.read_to_string(&mut log).expect("it is text");
+        let status = self.child.wait().expect("it is our child");
+        assert!(status.success(), "{status}: {log}");
+        assert_eq!(rest, "");
+        log
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has ended already where all went well.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn scratch() -> TempDir {
+    TempDir::with_prefix("revfs-serve-").expect("a temporary directory")
+}
+
+#[test]
+fn it_serves_every_url_and_its_owners_socket_and_keeps_what_it_acknowledged() {
+    let directory = scratch();
+    let socket = directory.path().join("clients.sock");
+    let urls = format!("http://localhost:0,unix://{}", socket.display());
+    let server = Server::start(&directory, &["--listen-client-urls", &urls]);
+    let (tcp, unix) = (server.url(0).to_owned(), server.url(1).to_owned());
+    let owners = server.said["endpoint"].as_str().expect("an endpoint").to_owned();
+    let mode = |path: &PathBuf| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&directory.path().join("data/revfs.sock")), 0o600);
+    server.call(&tcp, "put /a tcp").run().ok();
+    server.call(&unix, "put /b unix").run().ok();
+    server.call(&owners, "put /c owner").run().ok();
+    let log = server.end();
+    assert!(log.contains("SIGTERM") && !log.contains("WARN"), "{log}");
+    assert!(!socket.exists());
+
+    let server = Server::start(&directory, &["--listen-client-urls", "http://localhost:0"]);
+    let url = server.url(0).to_owned();
+    for (key, value) in [("/a", "tcp"), ("/b", "unix"), ("/c", "owner")] {
+        assert_eq!(server.call(&url, &format!("get {key}")).run().ok(), format!("{value}\n"));
+    }
+    server.end();
+}
+
+#[test]
+fn a_second_node_on_the_directory_is_refused_and_told_which_process_holds_it() {
+    let directory = scratch();
+    let server = Server::start(&directory, &["--listen-client-urls", "http://localhost:0"]);
+    let data = directory.path().join("data");
+    let second = command(["serve", "--listen-client-urls", "http://localhost:0", "--data-dir"]);
+    let holder = format!("process {}", server.child.id());
+    second.argument(&data).run().fails(3, &[&holder, "which serves it", "kill"]);
+    server.end();
+}
+
+#[test]
+fn the_file_and_the_environment_set_what_the_command_line_does_not() {
+    let directory = scratch();
+    let file = directory.path().join("revfs.toml");
+    let text = "name = \"from-file\"\nlisten-client-urls = [\"http://localhost:0\"]\nlog-format = \"json\"\n";
+    std::fs::write(&file, text).expect("it is written");
+    let file = file.to_str().expect("it is text");
+    let server = Server::start(&directory, &["--config-file", file]);
+    assert_eq!(server.said["name"], "from-file");
+    let log = server.end();
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).expect("each line is JSON");
+        assert_eq!(line["level"], "INFO", "{line}");
+    }
+}
+
+#[test]
+fn what_is_unknown_is_refused_with_the_nearest_name() {
+    revfs(["serve", "--data-dr", "x"]).fails(2, &["--data-dir"]);
+    let unknown = command(["serve"]).variable("REVFS_DATADIR", "x").run();
+    unknown.fails(2, &["REVFS_DATADIR", "REVFS_DATA_DIR"]);
+    let directory = scratch();
+    let file = directory.path().join("revfs.toml");
+    std::fs::write(&file, "datadir = 'x'\n").expect("it is written");
+    command(["serve", "--config-file"])
+        .argument(&file)
+        .run()
+        .fails(2, &["'datadir'", "'data-dir'"]);
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_naming_both_sides() {
+    for (arguments, words) in [
+        (
+            "--election-timeout 400",
+            &["--election-timeout 400", "--heartbeat-interval 100", "500"][..],
+        ),
+        ("--election-timeout 60000", &["from 1 to 50000"]),
+        ("--listen-client-urls https://localhost:0", &["https://localhost:0", "certificate"]),
+        (
+            "--auto-compaction-mode revision --auto-compaction-retention 1h",
+            &["number of revisions"],
+        ),
+        ("--auto-compaction-retention 5x", &["hours (12) or a duration"]),
+        ("--max-txn-ops 0", &["--max-txn-ops '0'", "from 1 to"]),
+        ("--log-format xml", &["console, text or json"]),
+        ("--listen-client-urls http://example.org:2379", &["http://example.org:2379", "0.0.0.0"]),
+    ] {
+        let line = format!("serve {arguments}");
+        revfs(line.split(' ')).fails(2, words);
+    }
+}
