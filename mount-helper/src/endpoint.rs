@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use revfs_api::KeySpace;
-use revfs_api::client::{self, Endpoint};
+use revfs_api::client::{self, Endpoints};
 
 use crate::args::Globals;
 use crate::error::{Asked as _, Failure, Kind, Result};
@@ -44,13 +44,12 @@ pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: boo
 }
 
 pub(crate) async fn connect(text: &str) -> Result<Arc<dyn KeySpace>> {
-    let endpoint: Endpoint = text.parse().map_err(|error| {
+    let endpoints: Endpoints = text.parse().map_err(|error| {
         Failure::caused(format!("--endpoint '{text}' names no node"), &error)
-            .hint("unix:///path/revfs.sock, /path/revfs.sock, or http://host:port")
+            .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")
             .of_kind(Kind::Usage)
     })?;
-    let client = client::connect(&endpoint).await.asked(|| format!("reach the node at {text}"))?;
-    Ok(client)
+    client::connect(&endpoints).await.asked(|| format!("reach the node at {text}"))
 }
 
 /// The mount whose node is asked.

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use revfs_api::KeySpace as _;
-use revfs_api::client::{Remote, connect};
+use revfs_api::KeySpace;
+use revfs_api::client::{Endpoints, connect};
 use revfs_api::keyspace::{Op, Origin, Result, Revision, Txn, TxnAnswer};
 use tokio::runtime::Runtime;
 
@@ -12,7 +12,7 @@ use crate::Mount;
 
 pub struct Api {
     runtime: Runtime,
-    remote: Arc<Remote>,
+    remote: Arc<dyn KeySpace>,
 }
 
 impl Api {
@@ -24,7 +24,7 @@ impl Api {
     pub fn new(mount: &Mount) -> Self {
         let status = mount.status();
         let endpoint = status["endpoint"].as_str().expect("@status names the endpoint");
-        let endpoint = endpoint.parse().unwrap_or_else(|error| panic!("{error}"));
+        let endpoint: Endpoints = endpoint.parse().unwrap_or_else(|error| panic!("{error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

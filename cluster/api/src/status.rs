@@ -4,6 +4,8 @@
 //! match by text. The exact variant with its values goes with it in the trailer `revfs-error-bin`
 //! (`revfs.v1.ErrorDetail`), which other clients do not look at.
 
+mod words;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ use crate::wire::revfs::ErrorDetail;
 use crate::wire::revfs::error_detail::{
     Compacted, Error as Detail, Future as FutureRevision, TooBig, ValueTooLarge,
 };
+
+pub use self::words::from_words;
 
 /// Trailer with the encoded [`ErrorDetail`].
 pub const ERROR_TRAILER: &str = "revfs-error-bin";
@@ -58,6 +62,7 @@ pub const AUTH_FAILED: &str = "etcdserver: authentication failed, invalid user I
 pub const PERMISSION_NOT_GIVEN: &str = "etcdserver: permission not given";
 pub const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub const INVALID_AUTH_TOKEN: &str = "etcdserver: invalid auth token";
+pub const LEARNER_REFUSES: &str = "etcdserver: rpc not supported for learner";
 pub const NO_LEADER: &str = "etcdserver: no leader";
 pub const SERVER_STOPPED: &str = "etcdserver: server stopped";
 pub const REQUEST_TIMED_OUT: &str = "etcdserver: request timed out";

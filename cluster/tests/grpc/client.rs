@@ -99,7 +99,7 @@ async fn the_nodes_error_arrives_as_it_was() {
 #[tokio::test]
 async fn connecting_to_nobody_says_where_nobody_is() {
     let (_directory, socket) = place();
-    let error = remote(&socket, quick()).await.unwrap_err();
+    let error = remote(&socket, quick()).await.map(drop).unwrap_err();
     let Error::Unavailable { reason } = &error else { panic!("{error:?}") };
     assert!(reason.contains(socket.to_str().unwrap()), "{reason}");
     assert!(reason.contains("No such file"), "{reason}");

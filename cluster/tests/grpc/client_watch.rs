@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use revfs_api::KeySpace;
 use revfs_api::client::Settings;
 use revfs_api::keyspace::{Error, KeyRange, Revision};
 use revfs_cluster::grpc::Drained;

@@ -2,11 +2,13 @@
 //! wiring. What the services mean is proven on a real node.
 
 mod client;
+mod client_failover;
 mod client_watch;
 mod etcdctl;
 mod kv;
 mod node;
 mod oracle;
+mod refusing;
 mod remote;
 mod scripted;
 mod serve;

@@ -1,6 +1,5 @@
 //! `Remote` on a real node says what the node says in its own process.
 
-use revfs_api::KeySpace;
 use revfs_api::client::Settings;
 use revfs_api::keyspace::{
     ChangesRequest, Compare, Error, HistoryRequest, KeyRange, LeaseId, ListRead, Op, Origin,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use revfs_api::KeySpace;
-use revfs_api::client::{Endpoint, Remote, Settings, connect_with};
+use revfs_api::client::{Endpoint, Settings, connect_with};
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangeKind, ChangesAnswer, ChangesRequest, DirectoryAnswer, Error, Event,
     HistoryRequest, KeyRange, KeyValue, ListAnswer, Op, OpAnswer, Origin, RangeAnswer, Read,
@@ -255,8 +255,8 @@ pub(crate) fn quick() -> Settings {
     }
 }
 
-pub(crate) async fn remote(socket: &Path, settings: Settings) -> Result<Arc<Remote>> {
-    connect_with(&Endpoint::Unix(socket.to_owned()), settings).await
+pub(crate) async fn remote(socket: &Path, settings: Settings) -> Result<Arc<dyn KeySpace>> {
+    connect_with(&Endpoint::Unix(socket.to_owned()).into(), settings).await
 }
 
 pub(crate) fn put() -> Txn {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::{Request, Streaming};
 
-use super::Caller;
+use super::{Client, Endpoint};
 use crate::backup::{Backup, BackupPart};
 use crate::keyspace::{Error, Result};
 use crate::wire::revfs::{BackupRequest, BackupResponse};
@@ -15,19 +15,19 @@ use crate::wire::revfs::{BackupRequest, BackupResponse};
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct RemoteBackup {
-    caller: Caller,
+    client: Client,
+    endpoint: Endpoint,
     stream: Box<Streaming<BackupResponse>>,
 }
 
 impl RemoteBackup {
-    pub(super) async fn open(caller: &Caller) -> Result<Self> {
-        let mut client = caller.client.clone();
-        let opening = client.backup(Request::new(BackupRequest {}));
-        let response = tokio::time::timeout(SILENCE_MAX, opening)
-            .await
-            .map_err(|_| Error::Timeout(SILENCE_MAX))?
-            .map_err(|status| caller.read_error(&status))?;
-        Ok(Self { caller: caller.clone(), stream: Box::new(response.into_inner()) })
+    pub(super) async fn open(client: &Client) -> Result<Self> {
+        let opening = client.repeat_at(|at, _| async move {
+            at.revfs().backup(Request::new(BackupRequest {})).await
+        });
+        let (endpoint, response) = opening.await?;
+        let stream = Box::new(response.into_inner());
+        Ok(Self { client: client.clone(), endpoint, stream })
     }
 }
 
@@ -37,7 +37,7 @@ impl Backup for RemoteBackup {
         let part = tokio::time::timeout(SILENCE_MAX, self.stream.message())
             .await
             .map_err(|_| Error::Timeout(SILENCE_MAX))?
-            .map_err(|status| self.caller.read_error(&status))?;
+            .map_err(|status| self.client.read_error(&self.endpoint, &status))?;
         let to_part = |BackupResponse { chunk, done_bytes, total_bytes }| BackupPart {
             chunk,
             done_bytes,

@@ -1,4 +1,4 @@
-//! Where a node listens, as users write it.
+//! Where nodes listen, as users write it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,19 +9,21 @@ use std::str::FromStr;
 pub enum Endpoint {
     /// Absolute path of a socket. Written `/path` or `unix:///path`.
     Unix(PathBuf),
-    /// Written `http://host:port`; an IPv6 address in brackets.
-    Http { host: String, port: u16 },
+    /// Written `http://host:port`, `https://host:port` or `host:port`; an IPv6 address in brackets.
+    Tcp { is_secure: bool, host: String, port: u16 },
 }
 
 /// A text that names no endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("endpoint {text:?}: {reason}; write http://host:port, unix:///path or /path")]
+#[error(
+    "endpoint {text:?}: {reason}; write http://host:port, https://host:port, unix:///path or /path"
+)]
 pub struct EndpointError {
     pub text: String,
     pub reason: &'static str,
 }
 
-fn http(authority: &str) -> Result<Endpoint, &'static str> {
+fn tcp(authority: &str, is_secure: bool) -> Result<Endpoint, &'static str> {
     let authority = authority.strip_suffix('/').unwrap_or(authority);
     let (host, port) = authority.rsplit_once(':').ok_or("the port is missing")?;
     let bare = match host.strip_prefix('[') {
@@ -40,23 +42,22 @@ fn http(authority: &str) -> Result<Endpoint, &'static str> {
         return Err("the host holds a character that no host name has");
     }
     let port = port.parse().ok().filter(|&port| port != 0).ok_or("the port is not in 1..=65535")?;
-    Ok(Endpoint::Http { host: host.to_owned(), port })
+    Ok(Endpoint::Tcp { is_secure, host: host.to_owned(), port })
 }
 
 fn parse(text: &str) -> Result<Endpoint, &'static str> {
-    if let Some(authority) = text.strip_prefix("http://") {
-        return http(authority);
-    }
-    if text.starts_with("https://") {
-        return Err("TLS is not supported");
+    for (scheme, is_secure) in [("http://", false), ("https://", true)] {
+        if let Some(authority) = text.strip_prefix(scheme) {
+            return tcp(authority, is_secure);
+        }
     }
     let path = text.strip_prefix("unix://").unwrap_or(text);
     if !path.starts_with('/') {
-        return Err(if path.len() < text.len() {
-            "the path of the socket is not absolute"
-        } else {
-            "neither a URL nor an absolute path"
-        });
+        return match text.contains(':') && !text.contains('/') {
+            true => tcp(text, false),
+            false if path.len() < text.len() => Err("the path of the socket is not absolute"),
+            false => Err("neither a URL nor an absolute path"),
+        };
     }
     if path.contains('\0') || path.ends_with('/') {
         return Err("the path names no socket");
@@ -76,8 +77,65 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
-            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Tcp { is_secure, host, port } => {
+                let scheme = if *is_secure { "https" } else { "http" };
+                write!(f, "{scheme}://{host}:{port}")
+            }
         }
+    }
+}
+
+/// Addresses of the members of one cluster, written with commas between them; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints(Vec<Endpoint>);
+
+impl Endpoints {
+    pub fn iter(&self) -> std::slice::Iter<'_, Endpoint> {
+        self.0.iter()
+    }
+}
+
+impl From<Endpoint> for Endpoints {
+    fn from(endpoint: Endpoint) -> Self {
+        Self(vec![endpoint])
+    }
+}
+
+impl FromStr for Endpoints {
+    type Err = EndpointError;
+
+    /// A path may hold commas too: what follows one begins an endpoint only if it is one.
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let mut pieces: Vec<String> = Vec::new();
+        for piece in text.split(',') {
+            let begins = piece.parse::<Endpoint>().is_ok() || piece.contains("://");
+            match pieces.last_mut().filter(|last| !begins && !piece.is_empty() && is_path(last)) {
+                Some(last) => *last = format!("{last},{piece}"),
+                None => pieces.push(piece.to_owned()),
+            }
+        }
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for piece in pieces {
+            let endpoint = piece.parse()?;
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
+            }
+        }
+        Ok(Self(endpoints))
+    }
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') || text.starts_with("unix://")
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, endpoint) in self.0.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            write!(f, "{comma}{endpoint}")?;
+        }
+        Ok(())
     }
 }
 
@@ -90,7 +148,12 @@ mod tests {
         let socket = Endpoint::Unix("/run/a b/socket".into());
         assert_eq!("/run/a b/socket".parse(), Ok(socket.clone()));
         assert_eq!("unix:///run/a b/socket".parse(), Ok(socket));
-        let http = |host: &str, port| Endpoint::Http { host: host.into(), port };
+        let tcp =
+            |is_secure, host: &str, port| Endpoint::Tcp { is_secure, host: host.into(), port };
+        let http = |host, port| tcp(false, host, port);
+        assert_eq!("https://node:2379".parse(), Ok(tcp(true, "node", 2379)));
+        assert_eq!("localhost:2379".parse(), Ok(http("localhost", 2379)));
+        assert_eq!("[::1]:2379".parse(), Ok(http("[::1]", 2379)));
         assert_eq!("http://localhost:2379".parse(), Ok(http("localhost", 2379)));
         assert_eq!("http://127.0.0.1:1/".parse(), Ok(http("127.0.0.1", 1)));
         assert_eq!("http://[::1]:2379".parse(), Ok(http("[::1]", 2379)));
@@ -98,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_back() {
-        for text in ["unix:///run/socket", "http://node-1:2379", "http://[::1]:2379"] {
+        for text in ["unix:///run/socket", "http://node-1:2379", "https://[::1]:2379"] {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!(endpoint.to_string(), text);
         }
@@ -108,13 +171,13 @@ mod tests {
     fn bad_text_is_refused_by_name() {
         let cases = [
             ("", "neither a URL"),
-            ("localhost:2379", "neither a URL"),
             ("run/socket", "neither a URL"),
             ("unix://run/socket", "not absolute"),
             ("unix://", "not absolute"),
             ("/", "names no socket"),
             ("/run/\0", "names no socket"),
-            ("https://localhost:2379", "TLS"),
+            ("https://localhost", "port is missing"),
+            ("ftp://localhost:21", "neither a URL"),
             ("http://localhost", "port is missing"),
             ("http://localhost:", "1..=65535"),
             ("http://localhost:0", "1..=65535"),
@@ -131,6 +194,18 @@ mod tests {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(error.contains(part), "{text:?}: {error}");
             assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn several_are_written_with_commas_and_paths_may_hold_them() {
+        let several = |text: &str| text.parse::<Endpoints>().map(|found| found.to_string());
+        let three = "http://a:1,https://b:2,unix:///run/x";
+        assert_eq!(several("a:1,https://b:2,/run/x,http://a:1"), Ok(three.to_owned()));
+        assert_eq!(several("/run/a, b/c,d"), Ok("unix:///run/a, b/c,d".to_owned()));
+        assert_eq!(several("/run/a,/run/b"), Ok("unix:///run/a,unix:///run/b".to_owned()));
+        for wrong in ["", "a:1,", ",a:1", "a:1,b", "a:1,,b:2", "a:1,ftp://b"] {
+            assert!(several(wrong).is_err(), "{wrong:?}");
         }
     }
 }

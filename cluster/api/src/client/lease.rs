@@ -1,45 +1,36 @@
-//! Leases of a [`Remote`], by etcd's own service.
+//! Leases, by etcd's own service, which nodes of revfs offer as well.
 
 use std::time::Duration;
 
-use super::{Caller, Remote, within};
+use super::{Client, Wire, within};
 use crate::keyspace::{LeaseId, LeaseState, Result};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use tonic::Response;
-use tonic::transport::Channel;
 
-impl Caller {
-    fn leases(&self) -> LeaseClient<Channel> {
-        LeaseClient::new(self.channel.clone())
-    }
-}
-
-impl Remote {
+impl Client {
     /// Sent once: a repetition without a number of its own would leave a lease behind.
     pub(super) async fn grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
-        let mut client = self.caller.leases();
-        let timeout = self.caller.settings.call_timeout;
+        let timeout = self.settings().call_timeout;
         let request = pb::LeaseGrantRequest { id: id.0, ttl: ttl_seconds };
-        let granted = self.caller.once(timeout, |_, limit| async move {
-            client.lease_grant(within(request, limit)).await
+        let granted = self.once(timeout, |at, limit| async move {
+            at.lease().lease_grant(within(request, limit)).await
         });
         let granted = granted.await?;
         Ok((LeaseId(granted.id), granted.ttl))
     }
 
     pub(super) async fn revoke(&self, id: LeaseId) -> Result<()> {
-        let mut client = self.caller.leases();
-        let timeout = self.caller.settings.call_timeout;
+        let timeout = self.settings().call_timeout;
         let request = pb::LeaseRevokeRequest { id: id.0 };
-        let revoked = self.caller.once(timeout, |_, limit| async move {
-            client.lease_revoke(within(request, limit)).await
+        let revoked = self.once(timeout, |at, limit| async move {
+            at.lease().lease_revoke(within(request, limit)).await
         });
         revoked.await.map(drop)
     }
 
     pub(super) async fn keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
-        let renewed = self.caller.repeat(|_, limit| renew(self.caller.leases(), id, limit)).await?;
+        let renewed = self.repeat(|at, limit| renew(at.lease(), id, limit)).await?;
         Ok(Some(renewed.ttl).filter(|&ttl| ttl > 0))
     }
 
@@ -49,9 +40,8 @@ impl Remote {
         with_keys: bool,
     ) -> Result<Option<LeaseState>> {
         let request = pb::LeaseTimeToLiveRequest { id: id.0, keys: with_keys };
-        let found = self.caller.repeat(|_, limit| {
-            let mut client = self.caller.leases();
-            async move { client.lease_time_to_live(within(request, limit)).await }
+        let found = self.repeat(|at, limit| async move {
+            at.lease().lease_time_to_live(within(request, limit)).await
         });
         let found = found.await?;
         let state = LeaseState {
@@ -64,9 +54,8 @@ impl Remote {
     }
 
     pub(super) async fn list_leases(&self) -> Result<Vec<LeaseId>> {
-        let found = self.caller.repeat(|_, limit| {
-            let mut client = self.caller.leases();
-            async move { client.lease_leases(within(pb::LeaseLeasesRequest {}, limit)).await }
+        let found = self.repeat(|at, limit| async move {
+            at.lease().lease_leases(within(pb::LeaseLeasesRequest {}, limit)).await
         });
         Ok(found.await?.leases.into_iter().map(|lease| LeaseId(lease.id)).collect())
     }
@@ -74,7 +63,7 @@ impl Remote {
 
 /// One renewal: a stream of one message, and the first of the answers.
 async fn renew(
-    mut client: LeaseClient<Channel>,
+    mut client: LeaseClient<Wire>,
     id: LeaseId,
     limit: Duration,
 ) -> Result<Response<pb::LeaseKeepAliveResponse>, tonic::Status> {

@@ -4,7 +4,7 @@
 
 use prost::Message;
 
-use super::{Remote, within};
+use super::{Connection, Remote, within};
 use crate::convert;
 use crate::keyspace::{Error, Op, OpAnswer, Origin, Result, Txn, TxnAnswer};
 use crate::wire::revfs as wire;
@@ -19,23 +19,23 @@ const OVERHEAD_BYTES: usize = 64;
 impl Remote {
     pub(super) async fn run_txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
         let request = convert::txn_request(txn.clone(), origin);
-        let settings = &self.caller.settings;
+        let settings = self.client.settings();
         let response = if request.encoded_len() <= REQUEST_BYTES_MAX {
-            let timeout = settings.call_timeout;
-            let send = |mut client: super::Client, limit| async move {
-                client.txn(within(request, limit)).await
+            let send = |at: Connection, limit| {
+                let request = within(request.clone(), limit);
+                async move { at.revfs().txn(request).await }
             };
-            self.caller.once(timeout, send).await?
+            self.client.once(settings.call_timeout, send).await?
         } else {
-            let stream = futures_util::stream::iter(messages(request)?);
-            let timeout = settings.large_txn_timeout;
-            let send = |mut client: super::Client, limit| async move {
-                client.large_txn(within(stream, limit)).await
+            let messages = messages(request)?;
+            let send = |at: Connection, limit| {
+                let stream = futures_util::stream::iter(messages.clone());
+                async move { at.revfs().large_txn(within(stream, limit)).await }
             };
-            self.caller.once(timeout, send).await?
+            self.client.once(settings.large_txn_timeout, send).await?
         };
         let unknown = |reason: String| Error::OutcomeUnknown {
-            reason: format!("{}: {reason}", self.caller.endpoint),
+            reason: format!("{}: {reason}", self.client.names()),
         };
         let answer = convert::txn_answer(response).map_err(|error| unknown(error.to_string()))?;
         if !txn_answer_fits(&txn, &answer) {

@@ -1,14 +1,14 @@
 //! The watch of revfs.v1: whole revisions, put together from their parts.
 
 use async_trait::async_trait;
-use tonic::Streaming;
+use tonic::{Response, Streaming};
 
-use super::Caller;
 use super::resuming::{Source, Step, Stream};
+use super::{Client, Endpoint};
 use crate::convert;
 use crate::keyspace::{Error, KeyRange, Result, Revision, RevisionEvents};
 use crate::wire::revfs::WatchResponse;
-use crate::wire::revfs::watch_response::Response;
+use crate::wire::revfs::watch_response::Response as Message;
 
 /// Events that one revision may hold: far above what a transaction may change. A server that sends
 /// more without end must not fill the memory.
@@ -17,7 +17,7 @@ pub(super) const REVISION_EVENTS_MAX: usize = 1_000_000;
 /// What is watched, and where.
 #[derive(Clone)]
 pub(super) struct Watched {
-    pub(super) caller: Caller,
+    pub(super) client: Client,
     pub(super) ranges: Vec<KeyRange>,
 }
 
@@ -25,23 +25,22 @@ pub(super) struct Watched {
 impl Source for Watched {
     type Stream = OpenWatch;
 
-    /// Waits for the server's word that it watches.
+    /// Waits for the server's word that it watches. The stream itself has no deadline: only its opening
+    /// does.
     async fn open(&self, next: Revision) -> Result<(OpenWatch, Revision)> {
-        let timeout = self.caller.settings.call_timeout;
         let request = convert::watch_request(self.ranges.clone(), next);
-        let mut client = self.caller.client.clone();
-        let opening = async {
-            // The stream itself has no deadline: only its opening does.
-            let mut stream = client.watch(request).await?.into_inner();
-            let first = stream.message().await?;
-            Ok::<_, tonic::Status>((stream, first))
-        };
-        let (stream, first) = tokio::time::timeout(timeout, opening)
-            .await
-            .map_err(|_| Error::Timeout(timeout))?
-            .map_err(|status| self.caller.read_error(&status))?;
-        let stream = OpenWatch { caller: self.caller.clone(), stream, begun: None };
-        let Some(Response::WatchingFrom(from)) = first.and_then(|first| first.response) else {
+        let opening = self.client.repeat_at(|at, _| {
+            let request = request.clone();
+            async move {
+                let mut stream = at.revfs().watch(request).await?.into_inner();
+                let first = stream.message().await?;
+                Ok(Response::new((stream, first)))
+            }
+        });
+        let (endpoint, opened) = opening.await?;
+        let (stream, first) = opened.into_inner();
+        let stream = OpenWatch { client: self.client.clone(), endpoint, stream, begun: None };
+        let Some(Message::WatchingFrom(from)) = first.and_then(|first| first.response) else {
             return Err(stream.lost("the watch did not begin with its revision"));
         };
         if next != Revision::NONE && from != next.0 {
@@ -52,7 +51,8 @@ impl Source for Watched {
 }
 
 pub(super) struct OpenWatch {
-    caller: Caller,
+    client: Client,
+    endpoint: Endpoint,
     stream: Streaming<WatchResponse>,
     /// A revision of which more parts will come.
     begun: Option<RevisionEvents>,
@@ -60,7 +60,7 @@ pub(super) struct OpenWatch {
 
 impl OpenWatch {
     fn lost(&self, reason: &str) -> Error {
-        Error::Unavailable { reason: format!("{}: {reason}", self.caller.endpoint) }
+        Error::Unavailable { reason: format!("{}: {reason}", self.endpoint) }
     }
 }
 
@@ -71,16 +71,16 @@ impl Stream for OpenWatch {
             let message = match self.stream.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(self.lost("the watch was ended by the node")),
-                Err(status) => return Err(self.caller.read_error(&status)),
+                Err(status) => return Err(self.client.read_error(&self.endpoint, &status)),
             };
             let part = match message.response {
-                Some(Response::Revision(part)) => part,
-                Some(Response::Progress(progress)) if self.begun.is_none() => {
+                Some(Message::Revision(part)) => part,
+                Some(Message::Progress(progress)) if self.begun.is_none() => {
                     return Ok(Step::Progress(Revision(progress)));
                 }
                 _ => return Err(self.lost("the watch sent something else than a revision")),
             };
-            let part = self.caller.understood(RevisionEvents::try_from(part))?;
+            let part = self.client.understood(RevisionEvents::try_from(part))?;
             let whole = match self.begun.take() {
                 None => part,
                 Some(mut whole) if whole.stamp.revision == part.stamp.revision => {
