@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use revfs_api::keyspace::{Error, Result};
 use revfs_store::types::{Author, Time};
-use revfs_store::{Body, Command, Health, Outcome, Store};
+use revfs_store::{Body, Command, Health, Outcome, Store, takes_space};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::ballast::free_bytes;
@@ -78,14 +78,13 @@ impl Proposer {
         let deadline = Instant::now() + self.timeout;
         bounds::check(&author, &note, &body)?;
         self.check_open()?;
-        let needs_room = needs_room(body.inner());
+        let room = Room::of(body.inner());
         let command = Command { time: now(), author, note, body };
+        self.store.touch(&command);
         let encoded = command.encode().map_err(|error| Error::Invalid(error.to_string()))?;
         // The encoded bytes hold it all from here on.
         drop(command);
-        if needs_room {
-            self.check_space(encoded.len())?;
-        }
+        self.check_space(room, encoded.len())?;
         let permits = self.admit(encoded.len(), deadline).await?;
         let raft = self.raft.clone();
         let sent = ToItsEnd::new(async move {
@@ -168,17 +167,23 @@ impl Proposer {
     }
 
     /// Refuses what the disk may not hold. `bytes` go into the log, and into the store later.
-    fn check_space(&self, bytes: usize) -> Result<()> {
-        match self.no_space(bytes) {
-            Some(reason) => Err(Error::NoSpace { reason }),
-            None => Ok(()),
-        }
+    fn check_space(&self, room: Room, bytes: usize) -> Result<()> {
+        let short = match room {
+            Room::Ballast => None,
+            Room::Log => self.log_full(),
+            Room::Disk => self.no_space(bytes),
+        };
+        short.map_or(Ok(()), |reason| Err(Error::NoSpace { reason }))
+    }
+
+    fn log_full(&self) -> Option<String> {
+        self.log.is_disk_full().then(|| "the disk has no room for the log".to_owned())
     }
 
     /// Why a change of so many bytes would be refused for want of space, if so.
     pub(crate) fn no_space(&self, bytes: usize) -> Option<String> {
-        if self.log.is_disk_full() {
-            return Some("the disk has no room for the log".to_owned());
+        if let Some(reason) = self.log_full() {
+            return Some(reason);
         }
         if let Health::NoSpace { reason } = self.store.health() {
             return Some(reason.to_string());
@@ -206,21 +211,34 @@ impl Proposer {
     }
 }
 
-/// What makes room, or says that there is none, must pass where room is short; and so must the end of
-/// a lease, for locks hang on it.
-fn needs_room(body: &Body) -> bool {
-    match body {
-        Body::Alarm { .. }
-        | Body::Compact { .. }
-        | Body::LeaseRevoke { .. }
-        | Body::LeaseExpire { .. }
-        | Body::LeaseCheckpoint { .. } => false,
-        Body::Txn(_)
-        | Body::LeaseGrant { .. }
-        | Body::UploadPart { .. }
-        | Body::UploadCommit(_)
-        | Body::Auth(_)
-        | Body::Request { .. } => true,
+/// What there must be room for when a change is proposed.
+#[derive(Clone, Copy, Debug)]
+enum Room {
+    /// Its entry in the log and what it stores.
+    Disk,
+    /// Its entry in the log alone: deletions make room.
+    Log,
+    /// Nothing but what is held back for it: what makes room, or says that there is none, must pass where
+    /// room is short; and so must the end of a lease, for locks hang on it.
+    Ballast,
+}
+
+impl Room {
+    fn of(body: &Body) -> Self {
+        match body {
+            Body::Alarm { .. }
+            | Body::Compact { .. }
+            | Body::LeaseRevoke { .. }
+            | Body::LeaseExpire { .. }
+            | Body::LeaseCheckpoint { .. } => Self::Ballast,
+            Body::Txn(_) if !takes_space(body) => Self::Log,
+            Body::Txn(_)
+            | Body::LeaseGrant { .. }
+            | Body::UploadPart { .. }
+            | Body::UploadCommit(_)
+            | Body::Auth(_)
+            | Body::Request { .. } => Self::Disk,
+        }
     }
 }
 

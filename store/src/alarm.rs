@@ -54,8 +54,20 @@ pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
     if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
         return Err(Refusal::Corrupt.into());
     }
-    let takes_space = match body {
-        Body::Txn(txn) => stores_values(txn),
+    if !alarms.is_empty() && takes_space(body) {
+        return Err(Refusal::NoSpace.into());
+    }
+    Ok(())
+}
+
+/// Whether NOSPACE refuses a body, of which the request around it is taken off.
+#[must_use]
+pub fn takes_space(body: &Body) -> bool {
+    match body {
+        Body::Txn(txn) => {
+            let stored = stored(txn);
+            stored.values || (stored.bare_keys && !stored.deletes)
+        }
         // A part is room taken, whatever its operations do with the commit.
         Body::LeaseGrant { .. } | Body::UploadPart { .. } | Body::UploadCommit(_) => true,
         Body::Compact { .. }
@@ -65,20 +77,36 @@ pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
         | Body::Alarm { .. }
         | Body::Auth(_)
         | Body::Request { .. } => false,
-    };
-    if takes_space && !alarms.is_empty() {
-        return Err(Refusal::NoSpace.into());
     }
-    Ok(())
 }
 
-/// Whether any operation of the transaction, in either branch and at any depth, stores a value.
-fn stores_values(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match op {
-        Op::Delete { .. } | Op::Range(_) => false,
-        Op::Txn(nested) => stores_values(nested),
-        _ => true,
-    })
+/// What the operations of a transaction do, in either branch and at any depth.
+#[derive(Default)]
+struct Stored {
+    values: bool,
+    /// Puts keys without a value. Beside a deletion that is no reason to refuse: who deletes the last
+    /// file of a directory says in the same breath that the directory stays.
+    bare_keys: bool,
+    deletes: bool,
+}
+
+fn stored(txn: &Txn) -> Stored {
+    let mut all = Stored::default();
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            Op::Delete { .. } => all.deletes = true,
+            Op::Range(_) => {}
+            Op::Put { value, ignore_value: false, .. } if value.is_empty() => all.bare_keys = true,
+            Op::Txn(nested) => {
+                let nested = stored(nested);
+                all.values |= nested.values;
+                all.bare_keys |= nested.bare_keys;
+                all.deletes |= nested.deletes;
+            }
+            _ => all.values = true,
+        }
+    }
+    all
 }
 
 /// Raises or lifts an alarm; nothing changes if it is so already.

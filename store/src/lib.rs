@@ -56,7 +56,7 @@ mod verify;
 mod view;
 mod watch;
 
-pub use alarm::{Alarm, AlarmKind};
+pub use alarm::{Alarm, AlarmKind, takes_space};
 pub use auth::{
     Access, Auth, AuthChange, AuthRefusal, NAME_BYTES_MAX, Need, PasswordHash, Permission,
     RECORD_PREFIX, RESERVATION_PREFIX, ROOT, Role, User,

@@ -14,7 +14,7 @@ const KEYS_MAX: usize = 1_000;
 impl Store {
     /// Reads the keys that `command` names, for the pages' sake.
     pub fn touch(&self, command: &Command) {
-        let Body::Txn(txn) = &command.body else { return };
+        let Body::Txn(txn) = command.body.inner() else { return };
         let Ok(view) = self.read_view() else { return };
         let mut left = KEYS_MAX;
         touch_txn(&view, txn, &mut left);

@@ -99,3 +99,18 @@ fn fill(path: &std::path::Path) {
     let mut writer = &file;
     while std::io::Write::write(&mut writer, &block).is_ok_and(|written| written > 0) {}
 }
+
+#[test]
+fn at_the_quota_files_can_be_deleted_and_their_directories_stay() {
+    let mount = Mount::up_with(|place| {
+        place.arguments.extend(["--quota-backend-bytes", "3000000"].map(String::from));
+    });
+    mount.ok("mkdir a b; head -c 100000 /dev/urandom > a/only; echo 1 > b/only");
+    wait::until_true("the alarm", wait::LIMIT, || {
+        mount.run("head -c 100000 /dev/urandom > filler").code() != Some(0)
+    });
+    assert!(mount.status()["read_only"].to_string().contains("NOSPACE"), "{}", mount.status());
+    mount.run("echo 2 > new").fails_saying("No space left on device");
+    mount.ok("rm a/only && rm -r b");
+    assert_eq!(mount.ok("ls -A . a").lines().collect::<Vec<_>>(), [".:", "a", "filler", "", "a:"]);
+}

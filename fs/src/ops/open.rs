@@ -57,6 +57,14 @@ impl Filesystem {
         self.writing.hindrance().map_or(Ok(()), Err)
     }
 
+    /// [`Self::check_writable`] for what makes room: it is tried where writing found none.
+    pub(crate) fn check_removable(&self) -> Answer<()> {
+        match self.check_writable() {
+            Err(errno) if errno == Errno::ENOSPC => Ok(()),
+            other => other,
+        }
+    }
+
     /// Makes a handle and counts it.
     pub(crate) fn opened(&self, node: Arc<Node>, caller: Caller, flags: i32) -> Opened {
         // The process outlives the thread that opened the file.

@@ -41,7 +41,7 @@ impl Filesystem {
     /// ENOENT, EISDIR; EPERM for hidden names; EROFS outside the live tree.
     pub async fn unlink(&self, caller: Caller, parent: u64, name: &OsStr) -> Answer<()> {
         let directory = self.live_directory(parent)?;
-        self.check_writable()?;
+        self.check_removable()?;
         for _ in 0..ATTEMPTS_MAX {
             let key = match self.existing(&directory, name).await?.ok_or(Errno::ENOENT)? {
                 Existing::Directory(_) => return Err(Errno::EISDIR),
@@ -126,7 +126,7 @@ impl Filesystem {
     /// ENOENT, ENOTDIR, ENOTEMPTY; EPERM for hidden names; EROFS outside the live tree.
     pub async fn rmdir(&self, caller: Caller, parent: u64, name: &OsStr) -> Answer<()> {
         let parent = self.live_directory(parent)?;
-        self.check_writable()?;
+        self.check_removable()?;
         for _ in 0..ATTEMPTS_MAX {
             let removed = match self.existing(&parent, name).await?.ok_or(Errno::ENOENT)? {
                 Existing::Unborn { .. } | Existing::File(_) => return Err(Errno::ENOTDIR),

@@ -47,6 +47,7 @@ fn nospace_refuses_what_stores_values_and_lets_space_be_made() {
         vec![Op::MoveKey { from: "/a".into(), to: "/x".into() }],
         vec![Op::Restore { range: KeyRange::prefix(b"/"), revision: Revision(2) }],
         vec![Op::delete("/a"), Op::Txn(nested)],
+        vec![Op::put("/x", "")],
     ] {
         assert_eq!(txn(&store, ops), Err(Refusal::NoSpace));
     }
@@ -56,6 +57,10 @@ fn nospace_refuses_what_stores_values_and_lets_space_be_made() {
     assert_eq!(apply(&store, part), Err(Refusal::NoSpace));
     txn(&store, vec![Op::Range(RangeQuery::new(KeyRange::prefix(b"/"))), Op::delete("/a")])
         .unwrap();
+    // The last file of a directory goes, the directory stays.
+    let marker = Txn { success: vec![Op::put("/d/", "")], ..Txn::default() };
+    txn(&store, vec![Op::delete("/b"), Op::Txn(marker)]).unwrap();
+    assert!(store.read_view().unwrap().get(Revision::NONE, b"/d/", false).unwrap().is_some());
     apply(&store, Body::LeaseRevoke { id: LeaseId(1) }).unwrap();
     apply(&store, Body::Compact { revision: Revision(3) }).unwrap();
     store.close().unwrap();
