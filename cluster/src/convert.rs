@@ -149,7 +149,7 @@ fn op_to_store(op: api::Op) -> store::Op {
     }
 }
 
-fn kv_to_api(kv: store::KeyValue) -> api::KeyValue {
+pub(crate) fn kv_to_api(kv: store::KeyValue) -> api::KeyValue {
     api::KeyValue {
         key: kv.key,
         value: kv.value,

@@ -1,25 +1,33 @@
-//! The gRPC services of a node, some of them over any [`revfs_api::KeySpace`]: etcd's KV, Watch, Lease
-//! and Maintenance, and revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
+//! The gRPC services of a node, some of them over any [`revfs_api::KeySpace`]: all of etcd's, and
+//! revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
 //!
 //! - [`serve`]: sockets, their life and the drain at shutdown;
 //! - `credentials`: who sent a request;
 //! - `kv`: etcd's rules of requests and answers;
 //! - `lease`: renewals by the leader's clock;
 //! - `watch`: several watches on a stream, in the order that etcd promises;
+//! - `maintenance`, `cluster`: the state of a node and of its cluster;
+//! - `lock`, `election`: who waits for what, as keys (`turn`);
+//! - `routes`: which services there are;
 //! - `revfs`: the key space as it is;
 //! - `member`: who answers, for etcd's headers.
 
+mod cluster;
 mod connection;
 mod credentials;
+mod election;
 mod kv;
 mod large_txn;
 mod lease;
 mod limits;
 mod listener;
+mod lock;
 mod maintenance;
 mod member;
 mod revfs;
+mod routes;
 mod serve;
+mod turn;
 mod watch;
 mod watch_stream;
 

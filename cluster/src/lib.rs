@@ -23,6 +23,7 @@ pub mod inspect;
 mod lease_clock;
 mod local;
 pub mod log;
+mod maintenance;
 mod node;
 pub mod proposal;
 pub mod raft;

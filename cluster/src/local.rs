@@ -99,15 +99,15 @@ impl Local {
         self.node.proposer.propose(author, origin.note, self.caller.ask(body)).await
     }
 
-    fn view(&self) -> Result<ReadView> {
+    pub(crate) fn view(&self) -> Result<ReadView> {
         self.node.store.read_view().map_err(convert::store_error)
     }
 
-    fn may(&self, view: &ReadView, need: Need<'_>) -> Result<()> {
+    pub(crate) fn may(&self, view: &ReadView, need: Need<'_>) -> Result<()> {
         self.caller.authorise(view, need).map_err(convert::read_error)
     }
 
-    fn may_read(&self, view: &ReadView, range: &store::KeyRange) -> Result<()> {
+    pub(crate) fn may_read(&self, view: &ReadView, range: &store::KeyRange) -> Result<()> {
         self.may(view, Need::Read(range))
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Proposer {
     pub(crate) store: Arc<Store>,
     pub(crate) data_dir: PathBuf,
     pub(crate) disk_free_min_bytes: u64,
+    /// For those who ask; the alarm NOSPACE enforces it.
+    pub(crate) quota_bytes: Option<u64>,
     pub(crate) timeout: Duration,
     in_flight: Arc<Semaphore>,
     in_flight_bytes: Arc<Semaphore>,
@@ -66,6 +68,7 @@ impl Proposer {
             store,
             data_dir: config.data_dir.clone(),
             disk_free_min_bytes: config.disk_free_min_bytes,
+            quota_bytes: config.quota_bytes,
             timeout: config.proposal_timeout,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             in_flight_bytes: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),

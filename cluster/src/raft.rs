@@ -10,6 +10,6 @@ mod state_machine;
 mod suite;
 mod type_config;
 
-pub(crate) use self::core::{Pace, log_id_of};
+pub(crate) use self::core::{Pace, RaftMember, log_id_of};
 pub use self::core::{Raft, RaftError, RaftStatus, WriteError};
 pub(crate) use self::payload::position_of_one;

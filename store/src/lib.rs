@@ -42,6 +42,7 @@ mod names;
 mod options;
 mod overlay;
 mod page;
+mod part;
 mod range;
 pub mod schema;
 mod seen;
@@ -76,6 +77,7 @@ pub use fault::StopPoint;
 pub use hash::{KvHash, OwnHash};
 pub use inspect::{Facts, Inspector, PrefixFacts, TreeFacts, Violation};
 pub use options::StoreOptions;
+pub use part::RangePart;
 pub use store::{Health, Position, Size, Store};
 pub use upload::{
     UPLOAD_BYTES_MAX, UPLOAD_PART_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX, UPLOADS_MAX,

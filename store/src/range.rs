@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::error::StoreError;
+use crate::part::from_key;
 use crate::schema::Want;
 use crate::types::{KeyRange, KeyValue, RangeQuery, RangeResult, SortOrder, SortTarget};
 
@@ -127,13 +128,4 @@ fn sorted(keys: &impl Living, query: &RangeQuery) -> Result<RangeResult, StoreEr
     })?;
     result.more |= cut(&mut result.kvs);
     Ok(result)
-}
-
-/// The part of `range` at or above `key`.
-fn from_key(range: &KeyRange, key: Bytes) -> KeyRange {
-    match range {
-        KeyRange::Key(_) => KeyRange::Key(key),
-        KeyRange::Span { end, .. } => KeyRange::Span { start: key, end: end.clone() },
-        KeyRange::From(_) => KeyRange::From(key),
-    }
 }

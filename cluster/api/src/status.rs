@@ -67,6 +67,18 @@ pub const NO_LEADER: &str = "etcdserver: no leader";
 pub const SERVER_STOPPED: &str = "etcdserver: server stopped";
 pub const REQUEST_TIMED_OUT: &str = "etcdserver: request timed out";
 
+pub const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
+pub const MEMBER_URLS_INVALID: &str = "etcdserver: given member URLs are invalid";
+pub const PEER_URL_EXISTS: &str = "etcdserver: Peer URLs already exists";
+pub const TOO_FEW_STARTED: &str =
+    "etcdserver: re-configuration failed due to not enough started members";
+pub const NOT_A_LEARNER: &str = "etcdserver: can only promote a learner member";
+pub const NOT_LEADER: &str = "etcdserver: not leader";
+pub const BAD_TRANSFEREE: &str = "etcdserver: bad leader transferee";
+pub const DOWNGRADE_VERSION_FORMAT: &str = "etcdserver: wrong downgrade target version format";
+pub const DOWNGRADE_VERSION: &str = "etcdserver: invalid downgrade target version";
+pub const NO_DOWNGRADE: &str = "etcdserver: no inflight downgrade job";
+
 /// Code and text of an error.
 fn code_and_text(error: &Error) -> (Code, String) {
     match error {

@@ -17,10 +17,23 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// etcd's locks.
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// etcd's elections.
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 /// The service of revfs.
 pub mod revfs {
     tonic::include_proto!("revfs.v1");
 }
+
+/// All of `proto/`, for reflection and for other encodings.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 /// Largest request of revfs.v1: a value of 16 MiB and room for its key, compares and side record.
 pub const REQUEST_BYTES_MAX: usize = crate::keyspace::VALUE_BYTES_MAX + 1024 * 1024;

@@ -5,6 +5,7 @@ mod answer;
 mod interval;
 mod range;
 mod request;
+mod stream;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
+pub(super) use self::answer::key_value;
 use super::limits::Limits;
 use super::member::{Member, fail, signed};
 
@@ -63,6 +65,16 @@ impl Kv for KvService {
         let mut response = range::response(answer);
         response.header = Some(self.member.header(current).await);
         Ok(Response::new(response))
+    }
+
+    type RangeStreamStream = stream::Parts;
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let node = self.member.node(&request)?;
+        stream::parts(Arc::clone(&self.member), node, request.into_inner()).map(Response::new)
     }
 
     async fn put(

@@ -83,6 +83,12 @@ impl Member {
         }
     }
 
+    /// A header with the present revision.
+    pub(super) async fn current_header(&self) -> Result<ResponseHeader, Status> {
+        let now = self.own().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
+        Ok(self.header(now.current).await)
+    }
+
     /// A complete header. It never fails: the change that it reports has happened.
     pub(super) async fn header(&self, revision: Revision) -> ResponseHeader {
         let is_old = {

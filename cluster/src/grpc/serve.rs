@@ -8,35 +8,25 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use revfs_api::KeySpace;
 use revfs_api::keyspace;
-use revfs_api::wire::REQUEST_BYTES_MAX;
-use revfs_api::wire::etcdserverpb::kv_server::KvServer;
-use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
-use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
-use revfs_api::wire::etcdserverpb::watch_server::WatchServer;
-use revfs_api::wire::revfs::revfs_server::RevfsServer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::connection::{Connection, Peer, Phase, reached};
-use super::kv::KvService;
-use super::large_txn::LARGE_TXNS;
-use super::lease::LeaseService;
 use super::limits::Limits;
 use super::listener::{self, ListenError, OpenTo, SocketFile};
-use super::maintenance::MaintenanceService;
-use super::member::{Backend, Member};
-use super::revfs::RevfsService;
-use super::watch::{PROGRESS_INTERVAL, WatchService};
+use super::member::Backend;
+use super::routes;
+use super::watch::PROGRESS_INTERVAL;
 use crate::local::Local;
 
 /// Connections notice a cut at once; one that does not is abandoned after this.
@@ -72,6 +62,10 @@ pub struct Listen {
     pub limits: Limits,
     /// How long requests may run on after the shutdown signal.
     pub drain_timeout: Duration,
+    /// `--name`: of this member, for people.
+    pub name: String,
+    /// `--advertise-client-urls`: where clients find this member; empty = at the TCP addresses.
+    pub advertise_client_urls: Vec<String>,
     /// `--watch-progress-notify-interval`: between two marks for etcd watches that asked for them.
     pub watch_progress_interval: Duration,
 }
@@ -84,6 +78,8 @@ impl Default for Listen {
             listeners: Vec::new(),
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(5),
+            name: "default".to_owned(),
+            advertise_client_urls: Vec::new(),
             watch_progress_interval: PROGRESS_INTERVAL,
         }
     }
@@ -187,8 +183,10 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let (phase, phases) = watch::channel(Phase::Serving);
-    let routes = routes(&listen, backend, &phases).await?;
-    let Listen { socket, tcp, listeners, limits, drain_timeout, .. } = listen;
+    let client_urls = Arc::new(OnceLock::new());
+    let routes = routes::all(&listen, backend, &phases, &client_urls).await?;
+    let Listen { socket, tcp, listeners, limits, drain_timeout, advertise_client_urls, .. } =
+        listen;
     let mut open = Open { routes, limits, phases, servers: JoinSet::new(), files: Vec::new() };
     if let Some(path) = &socket {
         open.unix(path, OpenTo::Owner).await?;
@@ -207,6 +205,15 @@ where
             }
         });
     }
+    let mut urls = advertise_client_urls;
+    if urls.is_empty() {
+        let tcp = bound.iter().filter_map(|address| match address {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        });
+        urls = bound_tcp.iter().chain(tcp).map(|address| format!("http://{address}")).collect();
+    }
+    client_urls.set(urls).expect("they are set here alone");
     let Open { servers, files, .. } = open;
     let supervisor = tokio::spawn(supervise(servers, files, phase, shutdown, drain_timeout));
     Ok(ServeHandle { socket, tcp: bound_tcp, bound, supervisor })
@@ -256,38 +263,6 @@ impl Open {
         let served = run(routes.clone(), limits.clone(), incoming, peer, phases.clone());
         self.servers.spawn(served);
     }
-}
-
-async fn routes(
-    listen: &Listen,
-    backend: Backend,
-    phases: &watch::Receiver<Phase>,
-) -> Result<Routes, ServeError> {
-    let is_node = matches!(backend, Backend::Node(_));
-    let member = Member::new(backend).await.map_err(ServeError::KeySpace)?;
-    let member = Arc::new(member);
-    let limits = &listen.limits;
-    let watches = WatchService {
-        member: member.clone(),
-        phases: phases.clone(),
-        progress_interval: listen.watch_progress_interval,
-        part_bytes_max: limits.request_bytes_max,
-    };
-    let watches = WatchServer::new(watches).max_decoding_message_size(limits.message_bytes_max());
-    let kv = KvServer::new(KvService { member: member.clone(), limits: limits.clone() })
-        .max_decoding_message_size(limits.message_bytes_max());
-    let lease = LeaseService { member: member.clone(), phases: phases.clone() };
-    let lease = LeaseServer::new(lease).max_decoding_message_size(limits.message_bytes_max());
-    let maintenance = MaintenanceServer::new(MaintenanceService { member: member.clone() })
-        .max_decoding_message_size(limits.message_bytes_max());
-    let revfs = RevfsServer::new(RevfsService {
-        member,
-        phases: phases.clone(),
-        large: Semaphore::new(LARGE_TXNS),
-    })
-    .max_decoding_message_size(REQUEST_BYTES_MAX);
-    let routes = Routes::new(kv).add_service(lease).add_service(maintenance).add_service(revfs);
-    Ok(if is_node { routes.add_service(watches) } else { routes })
 }
 
 /// Serves one listener until the drain has ended. All who come through it are `peer`.

@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, InitializeError};
 use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
-use openraft::{Config, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
 use revfs_store::{Outcome, Position, Store};
 
 use super::log_store::LogStore;
@@ -74,6 +74,16 @@ pub struct RaftStatus {
     pub term: u64,
     pub leader: Option<u64>,
     pub last_index: u64,
+}
+
+/// One member, as replication knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RaftMember {
+    pub(crate) id: u64,
+    /// Where the others find it.
+    pub(crate) address: String,
+    /// A learner does not vote.
+    pub(crate) votes: bool,
 }
 
 /// The log id of a store's position; `None` before the first entry.
@@ -223,6 +233,26 @@ impl Raft {
             leader: metrics.current_leader,
             last_index: metrics.last_log_index.unwrap_or(0),
         }
+    }
+
+    /// Who belongs to the cluster, by number.
+    pub(crate) fn members(&self) -> Vec<RaftMember> {
+        let metrics = self.inner.metrics();
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        let voters: Vec<u64> = membership.voter_ids().collect();
+        let member = |(&id, node): (&u64, &BasicNode)| RaftMember {
+            id,
+            address: node.addr.clone(),
+            votes: voters.contains(&id),
+        };
+        membership.nodes().map(member).collect()
+    }
+
+    /// Writes into the log where the others find a member.
+    pub(crate) async fn set_address(&self, member: u64, address: String) -> Result<(), RaftError> {
+        let nodes = BTreeMap::from([(member, BasicNode::new(address))]);
+        let changed = self.inner.change_membership(ChangeMembers::SetNodes(nodes), true).await;
+        changed.map(drop).map_err(|error| RaftError::Stopped { reason: error.to_string() })
     }
 
     /// Why replication has stopped, if it has.

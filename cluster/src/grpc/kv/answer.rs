@@ -9,7 +9,7 @@ use tonic::Status;
 use super::super::member::signed;
 use super::{misfit, range};
 
-pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+pub(in crate::grpc) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
         key: kv.key,
         create_revision: signed(kv.create_revision.0),
