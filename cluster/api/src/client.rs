@@ -1,7 +1,7 @@
 //! The client of a cluster: of revfs, or of a real etcd.
 //!
 //! [`Client`] knows several endpoints and how to call them; [`connect`] makes a [`KeySpace`] of it:
-//! [`Remote`] where the nodes offer revfs.v1. What a caller may rely on ([`Settings`] names every number):
+//! [`Remote`] where the nodes offer revfs.v1, [`Etcd`] where they offer etcd's API only. What a caller may rely on ([`Settings`] names every number):
 //! - **Requests go to all endpoints in turn.** One that does not answer is passed over for a while, and
 //!   its requests go to the next in bounded time. A connection that was lost is made again when it is
 //!   needed; one whose endpoint is not wanted any more ends with its last request.
@@ -18,6 +18,7 @@ mod backup;
 mod balancer;
 mod connection;
 mod endpoint;
+mod etcd;
 mod failure;
 mod lease;
 mod remote;
@@ -36,6 +37,7 @@ use tonic::{Code, Request, Response, Status};
 use self::balancer::{Balancer, Node};
 pub use self::connection::{Connection, Headers, Wire};
 pub use self::endpoint::{Endpoint, EndpointError, Endpoints};
+pub use self::etcd::{BACKEND as ETCD, Etcd};
 pub use self::remote::Remote;
 pub use self::settings::{Credentials, Settings, Tls, TlsError};
 use crate::convert;
@@ -44,7 +46,7 @@ use crate::keyspace::{Error, KeySpace, Result};
 /// Connects with the default settings.
 ///
 /// # Errors
-/// [`Error::Unavailable`] if no node answers there, [`Error::Unsupported`] if it is not one of revfs.
+/// [`Error::Unavailable`] if no node answers there, [`Error::Unsupported`] if it is neither revfs nor etcd.
 pub async fn connect(endpoints: &Endpoints) -> Result<Arc<dyn KeySpace>> {
     connect_with(endpoints, Settings::default()).await
 }
@@ -117,9 +119,15 @@ impl Client {
             .repeat(|at, limit| async move {
                 at.revfs().status(within(Default::default(), limit)).await
             })
-            .await?;
-        let (_, capabilities) = self.understood(convert::status_answer(response))?;
-        Ok(Arc::new(Remote::new(self.clone(), capabilities)))
+            .await;
+        match response {
+            Ok(response) => {
+                let (_, capabilities) = self.understood(convert::status_answer(response))?;
+                Ok(Arc::new(Remote::new(self.clone(), capabilities)))
+            }
+            Err(Error::Unsupported(_)) => Ok(Arc::new(Etcd::open(self.clone()).await?)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a read until it is answered, within one deadline: see [`Settings::read_attempts`].

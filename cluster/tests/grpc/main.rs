@@ -2,6 +2,7 @@
 //! wiring. What the services mean is proven on a real node.
 
 mod client;
+mod client_etcd;
 mod client_failover;
 mod client_watch;
 mod etcdctl;

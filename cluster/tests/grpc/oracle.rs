@@ -5,7 +5,7 @@
 //! and a node follows them, and where etcd overlooks that a transaction writes a key twice (API.md), the
 //! requests keep away.
 
-mod etcd;
+pub(crate) mod etcd;
 mod requests;
 mod same;
 

@@ -9,11 +9,11 @@ use revfs_api::keyspace::{
 use crate::node::Node;
 use crate::scripted::{quick, remote};
 
-fn of(success: Vec<Op>) -> Txn {
+pub(crate) fn of(success: Vec<Op>) -> Txn {
     Txn { success, ..Txn::default() }
 }
 
-fn changes() -> Vec<Txn> {
+pub(crate) fn changes() -> Vec<Txn> {
     vec![
         of(vec![Op::put("/app/color", "red"), Op::put("/app/size", "7")]),
         of(vec![Op::Append { key: "/app/size".into(), value: "8".into() }]),
@@ -31,7 +31,7 @@ fn changes() -> Vec<Txn> {
     ]
 }
 
-fn reads() -> Vec<Read> {
+pub(crate) fn reads() -> Vec<Read> {
     let list = |directory: &'static str| {
         Read::List(ListRead {
             directory: directory.into(),

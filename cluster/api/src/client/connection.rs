@@ -14,6 +14,7 @@ use crate::socket_path::SocketPath;
 use crate::wire::etcdserverpb::kv_client::KvClient;
 use crate::wire::etcdserverpb::lease_client::LeaseClient;
 use crate::wire::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::wire::etcdserverpb::watch_client::WatchClient;
 use crate::wire::revfs::revfs_client::RevfsClient;
 use crate::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
@@ -73,6 +74,11 @@ impl Connection {
     #[must_use]
     pub fn lease(&self) -> LeaseClient<Wire> {
         LeaseClient::new(self.wire()).max_decoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    #[must_use]
+    pub fn watch(&self) -> WatchClient<Wire> {
+        WatchClient::new(self.wire()).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
     #[must_use]

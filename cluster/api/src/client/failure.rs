@@ -16,7 +16,7 @@ use crate::status::{
 /// What tonic says, here or at the node, when the time that a request brought with it has passed.
 const TIMEOUT_EXPIRED: &str = "Timeout expired";
 
-pub(super) const NO_SERVICE: &str = "the endpoint does not offer the service revfs.v1";
+const NO_SERVICE: &str = "the endpoint does not offer this service";
 
 /// What a failed read means.
 pub(super) fn read_error(endpoint: &Endpoint, status: &Status, timeout: Duration) -> Error {

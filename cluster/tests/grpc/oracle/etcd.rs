@@ -11,7 +11,7 @@ use revfs_api::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 /// Far above what a start takes.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) struct Etcd {
+pub(crate) struct Etcd {
     child: Child,
     address: String,
     _directory: tempfile::TempDir,
@@ -30,7 +30,7 @@ fn directory() -> tempfile::TempDir {
 }
 
 impl Etcd {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = directory();
         let (address, peer) = (free_address(), free_address());
         let (client_url, peer_url) = (format!("http://{address}"), format!("http://{peer}"));
@@ -59,7 +59,7 @@ impl Etcd {
         etcd
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 }
