@@ -5,6 +5,7 @@ mod client;
 mod client_etcd;
 mod client_failover;
 mod client_watch;
+mod conformance;
 mod etcdctl;
 mod kv;
 mod maintenance;

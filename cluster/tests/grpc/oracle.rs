@@ -17,7 +17,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::node::Node;
-use etcd::Etcd;
+pub(crate) use etcd::Etcd;
 use requests::{Random, Request};
 
 /// What etcd says at first: an empty store, and four changes.

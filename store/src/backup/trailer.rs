@@ -26,6 +26,9 @@ const TRAILER_MAGIC: [u8; 8] = *b"revfs-bt";
 const FOOT_MAGIC: [u8; 8] = *b"revfs-bk";
 /// Length of the trailer, checksum of it, magic.
 const FOOT_BYTES: u64 = 16;
+/// etcd's tools take a snapshot for whole if it is a digest longer than whole blocks of a disk.
+const BLOCK_BYTES: usize = 512;
+const BLOCK_REST: usize = 32;
 /// A trailer of this size would belong to a copy of 200 TiB.
 const TRAILER_BYTES_MAX: u64 = 1 << 30;
 
@@ -77,7 +80,20 @@ impl Trailer {
         for chunk in &self.chunks {
             body.u32(*chunk);
         }
+        // Without the padding, but with its length.
+        let unpadded = body.as_slice().len() + size_of::<u32>();
+        let padding = vec![0; self.padding_bytes(unpadded)];
+        body.bytes(&padding).expect("it is less than a block");
         body.into_vec()
+    }
+
+    /// What makes the file end [`BLOCK_REST`] bytes behind a whole block.
+    fn padding_bytes(&self, unpadded: usize) -> usize {
+        let block = u64::try_from(BLOCK_BYTES).expect("a small constant");
+        let copy = usize::try_from(self.content_bytes % block).expect("below a small constant");
+        let foot = usize::try_from(FOOT_BYTES).expect("a small constant");
+        let bytes = copy + unpadded + self.sha256.len() + foot;
+        (BLOCK_BYTES + BLOCK_REST - bytes % BLOCK_BYTES) % BLOCK_BYTES
     }
 
     fn decode(body: &[u8]) -> Result<Self, DecodeError> {
@@ -97,6 +113,11 @@ impl Trailer {
         let chunks = (0..reader.count("chunks")?)
             .map(|_| reader.u32("chunk"))
             .collect::<Result<Vec<u32>, DecodeError>>()?;
+        let padding = reader.bytes("padding")?.len();
+        if padding >= BLOCK_BYTES {
+            let value = u64::try_from(padding).unwrap_or(u64::MAX);
+            return Err(reader.error("padding", Problem::OutOfBounds { value }));
+        }
         let sha256 = reader.raw("digest", 32)?.try_into().expect("raw returned 32 bytes");
         let wanted = content_bytes.div_ceil(u64::try_from(CHUNK_BYTES).expect("a MiB"));
         if u64::try_from(chunks.len()).ok() != Some(wanted) {

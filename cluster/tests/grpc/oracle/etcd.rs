@@ -35,14 +35,14 @@ impl Etcd {
         let (address, peer) = (free_address(), free_address());
         let (client_url, peer_url) = (format!("http://{address}"), format!("http://{peer}"));
         let child = Command::new("etcd")
-            .args(["--name=one", "--log-level=error", "--max-txn-ops=10000"])
+            .args(["--name=default", "--log-level=error", "--max-txn-ops=10000"])
             .arg("--data-dir")
             .arg(directory.path())
             .arg(format!("--listen-client-urls={client_url}"))
             .arg(format!("--advertise-client-urls={client_url}"))
             .arg(format!("--listen-peer-urls={peer_url}"))
             .arg(format!("--initial-advertise-peer-urls={peer_url}"))
-            .arg(format!("--initial-cluster=one={peer_url}"))
+            .arg(format!("--initial-cluster=default={peer_url}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
