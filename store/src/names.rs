@@ -151,6 +151,7 @@ impl ReadView {
             after_prefix(&name_prefix(&query.directory, &query.after))
         };
         let mut result = ListResult::default();
+        let mut counted = 0;
         let end = Some(after_prefix(&prefix));
         let mut walk = Newest::new(self, Tree::Names, &from, end, at)?;
         while let Some(row) = walk.next()? {
@@ -158,12 +159,13 @@ impl ReadView {
             if !appears {
                 continue;
             }
-            if result.entries.len() == limit {
+            if counted == limit {
                 result.more = true;
                 break;
             }
             let (own, _) = split_descending(Tree::Names, row.key()).map_err(|e| self.row(&e))?;
             let name = name_of_prefix(own, prefix.len()).map_err(|e| self.row(&e))?;
+            counted += usize::from(!name.is_empty());
             result.entries.push(self.entry(at, &query.directory, name, want)?);
         }
         Ok(result)

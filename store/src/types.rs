@@ -156,7 +156,8 @@ pub struct ListQuery {
     pub directory: Bytes,
     /// Names strictly above this one, in byte order; empty = from the first.
     pub after: Bytes,
-    /// 0 = all.
+    /// 0 = all. The empty name does not count: no answer ends with it while there are others, since
+    /// `after` could not say that the next one begins behind it.
     pub limit: usize,
     pub with_values: bool,
 }

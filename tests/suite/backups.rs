@@ -80,6 +80,37 @@ fn killing_a_save_leaves_neither_a_file_nor_a_piece_of_one() {
 }
 
 #[test]
+fn killing_a_restore_leaves_no_data_directory_and_the_next_one_starts_over() {
+    let mut mount = Mount::up();
+    mount.ok("for i in $(seq 24); do head -c 1000000 /dev/urandom > big$i; done; cat big* | sha256sum > sum");
+    mount.ok("revfs snapshot save $SCRATCH/saved");
+    mount.stop();
+    let restored = mount.beside("restored");
+    let mut killed = 0;
+    for milliseconds in [20, 60, 120, 180, 250, 350, 500, 800] {
+        let line = format!(
+            "cd /; timeout -s KILL 0.{milliseconds:03} \
+             revfs snapshot restore $SCRATCH/saved --data-dir $SCRATCH/restored"
+        );
+        if mount.shell().run(&line).code() == Some(0) {
+            break;
+        }
+        killed += 1;
+        // It has its name only when it is whole; what was begun has another.
+        assert!(!restored.exists(), "killed after {milliseconds} ms");
+    }
+    assert!(killed > 0, "no restore was killed: it takes less than 20 ms");
+    if !restored.exists() {
+        let line = "cd /; revfs snapshot restore $SCRATCH/saved --data-dir $SCRATCH/restored";
+        mount.shell().run(line).ok();
+    }
+    mount.change_place(|place| place.data = restored);
+    mount.start();
+    assert_eq!(mount.ok("cat big* | sha256sum"), mount.ok("cat sum"));
+    mount.ok("test ! -e $SCRATCH/restored.restoring");
+}
+
+#[test]
 fn inspect_counts_and_checks_a_stopped_node_and_refuses_a_running_one() {
     let mut mount = Mount::up();
     mount.ok("mkdir app; echo one > app/a; echo two > app/b; rm app/b; revfs snapshot save $SCRATCH/saved");

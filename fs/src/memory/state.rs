@@ -153,8 +153,10 @@ impl State {
 
     fn list(&self, read: &ListRead, at: Revision) -> ListAnswer {
         let limit = if read.limit == 0 { usize::MAX } else { read.limit };
-        let mut names = self.directories.names(&read.directory, &read.after, at);
-        let entries = names.by_ref().take(limit).map(|name| {
+        let mut names = self.directories.names(&read.directory, &read.after, at).peekable();
+        // The empty name comes first and does not count.
+        let marker = names.next_if(|name| name.is_empty());
+        let entries = marker.into_iter().chain(names.by_ref().take(limit)).map(|name| {
             let key = Bytes::from([read.directory.as_ref(), name.as_ref()].concat());
             let directory: Option<DirectoryAnswer> =
                 name.ends_with(b"/").then(|| self.directories.at(&key, at));

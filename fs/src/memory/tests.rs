@@ -397,7 +397,7 @@ fn a_listing_shows_one_level_with_markers_and_directories() {
     assert_eq!((app.entries[4].directory, &app.entries[4].kv), (Some(sub), &None));
 
     let (names, first) = list("/app/", "", 2);
-    assert!(first.more && names == ["", "/"]);
+    assert!(first.more && names == ["", "/", "color"]);
     let (names, rest) = list("/app/", "/", 3);
     assert!(!rest.more && names == ["color", "sub", "sub/"]);
     assert_eq!(list("/none/", "", 0).0, Vec::<Bytes>::new());

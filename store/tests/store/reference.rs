@@ -369,7 +369,7 @@ impl Reference {
         let limit = if query.limit == 0 { usize::MAX } else { query.limit };
         let mut result = ListResult::default();
         for name in names.iter().filter(|&name| query.after.is_empty() || *name > query.after) {
-            if result.entries.len() == limit {
+            if result.entries.iter().filter(|entry| !entry.name.is_empty()).count() == limit {
                 result.more = true;
                 break;
             }
