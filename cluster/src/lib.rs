@@ -7,6 +7,7 @@
 //! - `upload`: transactions that are too large for one entry of the log;
 //! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
 //! - [`auth`]: who asks;
+//! - [`tls`]: certificates of the listeners, and who is let in;
 //! - [`grpc`]: the services.
 
 pub mod auth;
@@ -29,6 +30,7 @@ pub mod proposal;
 pub mod raft;
 pub mod restore;
 mod space_alarm;
+pub mod tls;
 mod upload;
 mod watch;
 

@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 
+use crate::tls::Tls;
+use crate::tls::stream::{CommonName, TlsStream};
+
 /// Where the server stands. It only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
@@ -32,19 +35,47 @@ pub(super) async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 pub(crate) struct Peer {
     /// It came through the socket in the data directory, which only the owner of the data may open.
     pub(crate) is_trusted: bool,
-    /// The common name of the client's certificate, if that was verified and names its user.
-    pub(crate) certificate_name: Option<Arc<str>>,
+    certificate_name: CommonName,
 }
 
-pub(super) struct Connection<IO> {
-    io: IO,
+impl Peer {
+    /// Whoever came through the socket in the data directory.
+    pub(super) fn owner() -> Self {
+        Self { is_trusted: true, ..Self::default() }
+    }
+
+    /// The common name of the client's certificate, if that was verified and names its user.
+    pub(crate) fn certificate_name(&self) -> Option<&Arc<str>> {
+        self.certificate_name.get()
+    }
+}
+
+/// What a connection is read from and written to.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Wire for IO {}
+
+/// A connection has just been accepted; with `tls` its handshake is still to come.
+pub(super) fn wire<IO>(io: IO, is_owner: bool, tls: Option<&Tls>) -> (Box<dyn Wire>, Peer)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = if is_owner { Peer::owner() } else { Peer::default() };
+    let Some(tls) = tls else { return (Box::new(io), peer) };
+    let name = tls.name_is_user().then(|| peer.certificate_name.clone());
+    (Box::new(TlsStream::new(io, &tls.acceptor(), name)), peer)
+}
+
+/// Of any kind, so that HTTP is compiled once for all of them.
+pub(super) struct Connection {
+    io: Box<dyn Wire>,
     peer: Peer,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
 }
 
-impl<IO> Connection<IO> {
-    pub(super) fn new(io: IO, peer: Peer, phases: watch::Receiver<Phase>) -> Self {
+impl Connection {
+    pub(super) fn new((io, peer): (Box<dyn Wire>, Peer), phases: watch::Receiver<Phase>) -> Self {
         Self { io, peer, cut: Box::pin(reached(phases, Phase::Cut)), is_cut: false }
     }
 
@@ -58,7 +89,7 @@ impl<IO> Connection<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
+impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -69,7 +100,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Connection<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
+impl AsyncWrite for Connection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -101,7 +132,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Connection<IO> {
     }
 }
 
-impl<IO> Connected for Connection<IO> {
+impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Self::ConnectInfo {

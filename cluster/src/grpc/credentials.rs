@@ -46,10 +46,10 @@ impl Credentials {
         {
             return caller.ok_or_else(|| fail(Error::Invalid(INVALID_AUTH_TOKEN.to_owned())));
         }
-        Ok(match &self.peer {
-            Peer { certificate_name: Some(name), .. } => node.user(name),
-            Peer { is_trusted: true, .. } => Caller::Trusted,
-            Peer { is_trusted: false, .. } => Caller::Anonymous,
+        Ok(match (self.peer.certificate_name(), self.peer.is_trusted) {
+            (Some(name), _) => node.user(name),
+            (None, true) => Caller::Trusted,
+            (None, false) => Caller::Anonymous,
         })
     }
 }

@@ -14,20 +14,20 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use revfs_api::KeySpace;
 use revfs_api::keyspace;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use super::connection::{Connection, Peer, Phase, reached};
+use super::connection::{Connection, Peer, Phase, Wire, reached, wire};
 use super::limits::Limits;
 use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::member::Backend;
 use super::routes;
 use super::watch::PROGRESS_INTERVAL;
 use crate::local::Local;
+use crate::tls::Tls;
 
 /// Connections notice a cut at once; one that does not is abandoned after this.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,6 +48,8 @@ pub enum Address {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub address: Address,
+    /// Only encrypted connections are served, by these rules.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Where to listen, and how to stop.
@@ -189,18 +191,18 @@ where
         listen;
     let mut open = Open { routes, limits, phases, servers: JoinSet::new(), files: Vec::new() };
     if let Some(path) = &socket {
-        open.unix(path, OpenTo::Owner).await?;
+        open.unix(path, OpenTo::Owner, None).await?;
     }
     let mut bound_tcp = Vec::new();
     for address in tcp {
-        bound_tcp.push(open.tcp(address).await?);
+        bound_tcp.push(open.tcp(address, None).await?);
     }
     let mut bound = Vec::new();
-    for Listener { address } in listeners {
+    for Listener { address, tls } in listeners {
         bound.push(match address {
-            Address::Tcp(address) => Address::Tcp(open.tcp(address).await?),
+            Address::Tcp(address) => Address::Tcp(open.tcp(address, tls).await?),
             Address::Unix(path) => {
-                open.unix(&path, OpenTo::Umask).await?;
+                open.unix(&path, OpenTo::Umask, tls).await?;
                 Address::Unix(path)
             }
         });
@@ -229,59 +231,62 @@ struct Open {
 }
 
 impl Open {
-    async fn unix(&mut self, path: &Path, open_to: OpenTo) -> Result<(), ListenError> {
+    async fn unix(
+        &mut self,
+        path: &Path,
+        open_to: OpenTo,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<(), ListenError> {
         let (listener, file) = listener::unix(path, open_to).await?;
         self.files.push(file);
-        let peer = Peer { is_trusted: open_to == OpenTo::Owner, certificate_name: None };
-        self.serve(UnixListenerStream::new(listener), peer);
+        let is_owner = open_to == OpenTo::Owner;
+        self.serve(
+            UnixListenerStream::new(listener)
+                .map(move |stream| stream.map(|stream| wire(stream, is_owner, tls.as_deref()))),
+        );
         Ok(())
     }
 
     /// The address that is bound.
-    async fn tcp(&mut self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
+    async fn tcp(
+        &mut self,
+        address: SocketAddr,
+        tls: Option<Arc<Tls>>,
+    ) -> Result<SocketAddr, ListenError> {
         let listener = listener::tcp(address).await?;
         let bound = listener.local_addr();
         let bound = bound.map_err(|source| ListenError::Tcp { address, source })?;
-        self.serve(
-            TcpListenerStream::new(listener).map(|stream| {
-                let stream = stream?;
-                stream.set_nodelay(true)?;
-                Ok(stream)
-            }),
-            Peer::default(),
-        );
+        self.serve(TcpListenerStream::new(listener).map(move |stream| {
+            let stream = stream?;
+            stream.set_nodelay(true)?;
+            Ok(wire(stream, false, tls.as_deref()))
+        }));
         Ok(bound)
     }
 
-    /// All who come through this listener are `peer`.
-    fn serve<I, IO>(&mut self, incoming: I, peer: Peer)
-    where
-        I: Stream<Item = io::Result<IO>> + Send + 'static,
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    fn serve(&mut self, incoming: impl Stream<Item = Accepted> + Send + 'static) {
         let Self { routes, limits, phases, .. } = self;
-        let served = run(routes.clone(), limits.clone(), incoming, peer, phases.clone());
+        let served = run(routes.clone(), limits.clone(), incoming, phases.clone());
         self.servers.spawn(served);
     }
 }
 
-/// Serves one listener until the drain has ended. All who come through it are `peer`.
-async fn run<I, IO>(
+/// A connection as the listener gives it.
+type Accepted = io::Result<(Box<dyn Wire>, Peer)>;
+
+/// Serves one listener until the drain has ended.
+async fn run(
     routes: Routes,
     limits: Limits,
-    incoming: I,
-    peer: Peer,
+    incoming: impl Stream<Item = Accepted> + Send,
     phases: watch::Receiver<Phase>,
-) where
-    I: Stream<Item = io::Result<IO>> + Send,
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) {
     let draining = reached(phases.clone(), Phase::Draining);
     let connections = incoming.then(|accepted| {
-        let (peer, phases) = (peer.clone(), phases.clone());
+        let phases = phases.clone();
         async move {
             match accepted {
-                Ok(io) => Ok(Connection::new(io, peer, phases)),
+                Ok(accepted) => Ok(Connection::new(accepted, phases)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

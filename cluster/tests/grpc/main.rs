@@ -1,6 +1,7 @@
 //! The services and their client. `scripted` is a key space that says what a test wants: it proves the
 //! wiring. What the services mean is proven on a real node.
 
+mod certificates;
 mod client;
 mod client_etcd;
 mod client_failover;
@@ -15,5 +16,6 @@ mod refusing;
 mod remote;
 mod scripted;
 mod serve;
+mod tls;
 mod turns;
 mod watch;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use revfs_api::KeySpace;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
-use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve_node};
+use revfs_cluster::grpc::{Address, Drained, Listen, ServeHandle, serve_node};
 use revfs_cluster::{Node as Member, NodeConfig};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
@@ -48,6 +48,11 @@ impl Node {
     /// `host:port`
     pub(crate) fn address(&self) -> String {
         self.handle.tcp()[0].to_string()
+    }
+
+    /// Where [`Listen::listeners`] are.
+    pub(crate) fn bound(&self) -> &[Address] {
+        self.handle.bound()
     }
 
     pub(crate) fn socket(&self) -> &std::path::Path {

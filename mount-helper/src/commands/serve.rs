@@ -4,6 +4,7 @@
 //! [`plan`] what it means and whether it fits together, [`serving`] does it.
 
 mod arguments;
+mod encryption;
 mod layers;
 mod logging;
 mod plan;

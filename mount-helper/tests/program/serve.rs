@@ -102,6 +102,30 @@ fn it_serves_every_url_and_its_owners_socket_and_keeps_what_it_acknowledged() {
 }
 
 #[test]
+fn it_encrypts_with_a_certificate_of_its_own() {
+    let directory = scratch();
+    let urls = ["--auto-tls", "--listen-client-urls", "https://localhost:0"];
+    let server = Server::start(&directory, &urls);
+    let url = server.url(0).to_owned();
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert!(directory.path().join("data/auto-tls/cert.pem").exists());
+    let plain = url.replace("https", "http");
+    server.call(&plain, "get /a").run().fails(4, &[&plain]);
+    server.end();
+}
+
+#[test]
+fn files_of_certificates_that_are_missing_are_named() {
+    let directory = scratch();
+    let data = directory.path().join("data");
+    let line =
+        "serve --listen-client-urls https://localhost:0 --cert-file /no/cert --key-file /no/key";
+    let started = command(line.split(' ')).argument("--data-dir").argument(&data).run();
+    assert_eq!(started.code(), Some(1), "{started}");
+    assert!(started.err().contains("/no/cert"), "{started}");
+}
+
+#[test]
 fn a_second_node_on_the_directory_is_refused_and_told_which_process_holds_it() {
     let directory = scratch();
     let server = Server::start(&directory, &["--listen-client-urls", "http://localhost:0"]);
@@ -151,6 +175,21 @@ fn what_does_not_fit_together_is_refused_naming_both_sides() {
         ),
         ("--election-timeout 60000", &["from 1 to 50000"]),
         ("--listen-client-urls https://localhost:0", &["https://localhost:0", "certificate"]),
+        ("--cert-file a", &["--cert-file needs key-file"]),
+        ("--client-cert-auth", &["--client-cert-auth needs trusted-ca-file"]),
+        ("--client-crl-file a", &["--client-crl-file needs trusted-ca-file"]),
+        ("--auto-tls", &["--auto-tls contradicts --listen-client-urls", "https://"]),
+        ("--auto-tls --cert-file a --key-file b", &["--auto-tls contradicts --cert-file"]),
+        (
+            "--listen-client-urls https://localhost:0 --auto-tls --tls-min-version TLS1.3 \
+             --cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            &["--cipher-suites contradicts --tls-min-version"],
+        ),
+        (
+            "--listen-client-urls https://localhost:0 --auto-tls --cipher-suites TLS_ECDHE_RSA",
+            &["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"],
+        ),
+        ("--auto-tls=maybe", &["true or false"]),
         (
             "--auto-compaction-mode revision --auto-compaction-retention 1h",
             &["number of revisions"],

@@ -4,12 +4,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use revfs_cluster::grpc::{Address, Limits, Listener};
+use revfs_cluster::grpc::Limits;
 use revfs_cluster::{AutoCompaction, NodeConfig};
 
+use super::encryption::{self, Encryption};
 use super::layers::Values;
 use super::logging::{Format, LogPlan, Target};
-use super::value::{self, ListenUrl, Place, Retention, duration, list, number, word};
+use super::value::{self, ListenUrl, Retention, duration, list, number, word};
 use crate::error::{Failure, Result};
 use crate::unmount::absolute;
 
@@ -30,6 +31,9 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     pub(super) clients: Vec<ListenUrl>,
+    /// Where a URL asks for it.
+    pub(super) encryption: Option<Encryption>,
+    pub(super) advertised: Vec<String>,
     pub(super) node: NodeConfig,
     pub(super) limits: Limits,
     pub(super) watch_progress_interval: Duration,
@@ -45,7 +49,7 @@ impl Plan {
         };
         let data_dir = absolute(&data_dir)?;
         let clients = values.parsed("listen-client-urls", value::listen_urls)?;
-        check_encryption(values, &clients)?;
+        let encryption = encryption::of(values, &clients, &data_dir)?;
         Ok(Self {
             node: node(values, &data_dir)?,
             limits: limits(values)?,
@@ -55,27 +59,9 @@ impl Plan {
             name,
             data_dir,
             clients,
+            encryption,
+            advertised: values.parsed("advertise-client-urls", value::advertised_urls)?,
         })
-    }
-
-    pub(super) fn listeners(&self) -> Vec<Listener> {
-        let address = |url: &ListenUrl| match &url.place {
-            Place::Tcp(address) => Address::Tcp(*address),
-            Place::Unix(path) => Address::Unix(path.clone()),
-        };
-        self.clients.iter().map(|url| Listener { address: address(url) }).collect()
-    }
-}
-
-fn check_encryption(values: &Values, clients: &[ListenUrl]) -> Result<()> {
-    let name = "listen-client-urls";
-    match clients.iter().find(|url| url.is_encrypted) {
-        Some(url) => Err(Failure::usage(format!(
-            "{} has '{}', but there is no certificate to show",
-            values.told(name),
-            url.text
-        ))),
-        None => Ok(()),
     }
 }
 

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use revfs_cluster::Node;
-use revfs_cluster::grpc::{Address, Drained, Listen, ServeHandle, serve_node};
+use revfs_cluster::grpc::{Address, Drained, Listen, Listener, ServeHandle, serve_node};
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
+use super::encryption::Encryption;
 use super::plan::Plan;
+use super::value::{ListenUrl, Place};
 use crate::commands::up::data_dir::DataDir;
 use crate::error::{Failure, Kind, Result};
 use crate::output::Output;
@@ -48,8 +50,10 @@ async fn served(
 ) -> Result<()> {
     let listen = Listen {
         socket: Some(data.socket()),
-        listeners: plan.listeners(),
+        listeners: listeners(plan)?,
         limits: plan.limits.clone(),
+        name: plan.name.clone(),
+        advertise_client_urls: plan.advertised.clone(),
         watch_progress_interval: plan.watch_progress_interval,
         ..Listen::default()
     };
@@ -75,9 +79,25 @@ async fn served(
     announced
 }
 
+fn listeners(plan: &Plan) -> Result<Vec<Listener>> {
+    let tls = plan.encryption.as_ref().map(Encryption::start).transpose();
+    let tls = tls.map_err(|error| {
+        Failure::caused("clients cannot be served with encryption", &error)
+            .hint("see cert-file, key-file, trusted-ca-file and client-crl-file")
+    })?;
+    let listener = |url: &ListenUrl| Listener {
+        address: match &url.place {
+            Place::Tcp(address) => Address::Tcp(*address),
+            Place::Unix(path) => Address::Unix(path.clone()),
+        },
+        tls: tls.clone().filter(|_| url.is_encrypted),
+    };
+    Ok(plan.clients.iter().map(listener).collect())
+}
+
 /// The URLs as they are bound: a port 0 has become one.
 fn bound(plan: &Plan, server: &ServeHandle) -> Vec<String> {
-    let shown = |(url, bound): (&super::value::ListenUrl, &Address)| match bound {
+    let shown = |(url, bound): (&ListenUrl, &Address)| match bound {
         Address::Tcp(address) => {
             let scheme = if url.is_encrypted { "https" } else { "http" };
             format!("{scheme}://{address}")

@@ -18,6 +18,7 @@ pub(crate) struct Setting {
 
 const MEMBER: &str = "Member";
 const CLIENTS: &str = "Clients";
+const TLS: &str = "Encryption";
 const LIMITS: &str = "Limits";
 const LOGGING: &str = "Logging";
 
@@ -32,6 +33,10 @@ const fn setting(
     help: &'static str,
 ) -> Setting {
     Setting { name, value: Some(value), default, help, section }
+}
+
+const fn switch(section: &'static str, name: &'static str, help: &'static str) -> Setting {
+    Setting { name, value: None, default: "false", help, section }
 }
 
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -63,7 +68,49 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "listen-client-urls",
         "URLS",
         "http://localhost:2379",
-        "Where clients are served: http://IP:PORT or unix:///PATH, separated by commas",
+        "Where clients are served: http://IP:PORT, https://IP:PORT or unix:///PATH, separated by commas",
+    ),
+    setting(
+        CLIENTS,
+        "advertise-client-urls",
+        "URLS",
+        "",
+        "Where clients are told to find this member; where it listens if it is not said",
+    ),
+    setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
+    setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),
+    switch(
+        TLS,
+        "client-cert-auth",
+        "The common name in a client's certificate is its user; needs trusted-ca-file",
+    ),
+    setting(
+        TLS,
+        "trusted-ca-file",
+        "FILE",
+        "",
+        "Only clients with a certificate of these authorities are let in (PEM)",
+    ),
+    setting(
+        TLS,
+        "client-crl-file",
+        "FILE",
+        "",
+        "Certificates of clients that are revoked (PEM or DER)",
+    ),
+    switch(
+        TLS,
+        "auto-tls",
+        "Encrypt with a certificate that the node signs itself, kept in the data directory",
+    ),
+    setting(TLS, "self-signed-cert-validity", "YEARS", "1", "How long that certificate is valid"),
+    setting(TLS, "tls-min-version", "VERSION", "TLS1.2", "TLS1.2 or TLS1.3"),
+    setting(
+        TLS,
+        "cipher-suites",
+        "LIST",
+        "",
+        "Suites of TLS 1.2, separated by commas; all that are safe if it is not said",
     ),
     setting(
         LIMITS,

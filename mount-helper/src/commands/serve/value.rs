@@ -29,6 +29,11 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String
     })
 }
 
+/// A switch.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    word(text, &[("true", true), ("false", false)])
+}
+
 /// The parts of a list that is separated by commas.
 pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
@@ -133,6 +138,20 @@ fn listen_url(text: &str) -> Result<ListenUrl, String> {
     Ok(ListenUrl { text: text.to_owned(), place, is_encrypted })
 }
 
+/// URLs that are told to others; they may have names.
+pub(super) fn advertised_urls(text: &str) -> Result<Vec<String>, String> {
+    let url = |text: &str| {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let is_known = ["http", "https", "unix", "unixs"].contains(&scheme);
+        let is_whole = !rest.is_empty() && (scheme.starts_with("unix") || rest.contains(':'));
+        if is_known && is_whole {
+            return Ok(text.to_owned());
+        }
+        Err(format!("http://HOST:PORT or https://HOST:PORT, separated by commas; '{text}' is not"))
+    };
+    list(text).map(url).collect()
+}
+
 /// Names are not looked up: what they lead to may change, and a listener does not follow.
 fn address(host: &str) -> Result<IpAddr, String> {
     if host == "localhost" {
@@ -206,6 +225,16 @@ mod tests {
         ] {
             let refused = listen_urls(wrong).unwrap_err();
             assert!(refused.contains(why), "{wrong}: {refused}");
+        }
+    }
+
+    #[test]
+    fn urls_that_are_told_may_have_names() {
+        let told = advertised_urls("http://node-1.example:2379,https://10.0.0.1:1");
+        assert_eq!(told.unwrap().len(), 2);
+        assert_eq!(advertised_urls(""), Ok(Vec::new()));
+        for wrong in ["node-1:2379", "http://node-1", "http://", "ftp://x:1"] {
+            assert!(advertised_urls(wrong).is_err(), "{wrong}");
         }
     }
 
