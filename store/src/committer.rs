@@ -199,8 +199,8 @@ fn write_tree(
 ) -> Result<(), heed::Error> {
     let rows = shared.environment.rows(tree);
     for entry in layer.tree(tree) {
-        match entry.value() {
-            Some(value) => rows.put(wtxn, entry.key(), value)?,
+        match entry.value().get() {
+            Some(value) => rows.put(wtxn, entry.key(), &value)?,
             None => {
                 // A row that was added and deleted within the layer is not in LMDB.
                 rows.delete(wtxn, entry.key())?;

@@ -10,7 +10,7 @@ use heed::types::Bytes as Raw;
 use std::ops::Bound;
 
 use crate::env::{Environment, Snapshot};
-use crate::overlay::{Layer, Layers};
+use crate::overlay::{Layer, Layers, RowValue};
 use crate::schema::Tree;
 
 /// A row as it was found.
@@ -49,7 +49,7 @@ impl<'v> Sources<'v> {
     pub(crate) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Row<'v>>, heed::Error> {
         for layer in self.layers.newest_first() {
             if let Some(entry) = layer.tree(tree).get(key) {
-                let value = entry.value().clone();
+                let value = entry.value().get();
                 return Ok(value.map(|value| Row::Layer(entry.key().clone(), value)));
             }
         }
@@ -81,9 +81,9 @@ impl<'v> Sources<'v> {
             let is_less = best.as_ref().is_none_or(|best| entry.key().as_ref() < best.key());
             if is_less
                 && entry.key().starts_with(prefix)
-                && let Some(value) = entry.value()
+                && let Some(value) = entry.value().get()
             {
-                best = Some(Row::Layer(entry.key().clone(), value.clone()));
+                best = Some(Row::Layer(entry.key().clone(), value));
             }
         }
         Ok(best)
@@ -117,7 +117,7 @@ impl<'v> Sources<'v> {
 
 struct LayerCursor<'v> {
     layer: &'v Layer,
-    head: Option<Entry<'v, Bytes, Option<Bytes>>>,
+    head: Option<Entry<'v, Bytes, RowValue>>,
 }
 
 /// See the module.
@@ -178,7 +178,7 @@ impl<'v> Cursor<'v> {
                 }
                 Winner::Layer(at) => {
                     let head = self.layers[at].head.as_ref().expect("the winner has a head");
-                    let value = head.value().clone();
+                    let value = head.value().get();
                     if self.is_past_end(head.key()) {
                         return Ok(None);
                     }

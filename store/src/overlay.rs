@@ -8,30 +8,43 @@
 //! a layer, in LMDB, or in both, where both say the same.
 //!
 //! Rows of the other trees (leases, attachments, uploads) have no revision: the newest layer wins, and a
-//! deletion is a row without a value.
+//! deletion is a row without a value. Such a row changes its value in place: a skip list replaces a
+//! row by taking it out first, and a reader must not find it missing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
+use parking_lot::RwLock;
 
 use crate::schema::Tree;
 
 /// What a row costs in memory besides its bytes: a skip list node, two handles, allocator slack.
 const ROW_OVERHEAD_BYTES: usize = 160;
 
-/// One generation of rows; `None` deletes the row.
+/// What a layer says of a row; `None` deletes it.
+pub(crate) struct RowValue(RwLock<Option<Bytes>>);
+
+impl RowValue {
+    pub(crate) fn get(&self) -> Option<Bytes> {
+        self.0.read().clone()
+    }
+}
+
+pub(crate) type Rows = SkipMap<Bytes, RowValue>;
+
+/// One generation of rows.
 #[derive(Default)]
 pub(crate) struct Layer {
-    trees: [SkipMap<Bytes, Option<Bytes>>; Tree::ALL.len()],
+    trees: [Rows; Tree::ALL.len()],
     /// Counted as whole log entries are added.
     bytes: AtomicUsize,
     rows: AtomicUsize,
 }
 
 impl Layer {
-    pub(crate) fn tree(&self, tree: Tree) -> &SkipMap<Bytes, Option<Bytes>> {
+    pub(crate) fn tree(&self, tree: Tree) -> &Rows {
         &self.trees[tree.index()]
     }
 
@@ -40,7 +53,13 @@ impl Layer {
         let bytes = row.len() + value.as_ref().map_or(0, Bytes::len) + ROW_OVERHEAD_BYTES;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.rows.fetch_add(1, Ordering::Relaxed);
-        self.tree(tree).insert(row, value);
+        let rows = self.tree(tree);
+        if tree.is_versioned() {
+            rows.insert(row, RowValue(RwLock::new(value)));
+            return;
+        }
+        let entry = rows.get_or_insert_with(row, || RowValue(RwLock::new(value.clone())));
+        *entry.value().0.write() = value;
     }
 
     pub(crate) fn bytes(&self) -> usize {

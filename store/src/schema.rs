@@ -108,6 +108,23 @@ impl Tree {
         }
     }
 
+    /// Whether its rows carry their revision, and so are never replaced.
+    #[must_use]
+    pub fn is_versioned(self) -> bool {
+        match self {
+            Self::Keys | Self::Revisions | Self::Names | Self::Directories | Self::Times => true,
+            Self::Meta
+            | Self::Leases
+            | Self::Attachments
+            | Self::Users
+            | Self::Roles
+            | Self::Alarms
+            | Self::Members
+            | Self::Counters
+            | Self::Uploads => false,
+        }
+    }
+
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self as u8)

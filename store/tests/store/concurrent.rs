@@ -207,3 +207,36 @@ fn a_panic_in_an_entry_closes_the_store_and_nobody_waits_for_its_end() {
     assert!(matches!(store.advance(position(2)), Err(StoreError::Closed { .. })));
     assert!(matches!(store.read_view(), Err(StoreError::Closed { .. })));
 }
+
+#[test]
+fn a_lease_that_is_written_again_is_never_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing reaches LMDB: what a reader misses in the overlay it misses altogether.
+    let options = StoreOptions { commit_interval: Duration::from_secs(600), ..self::options() };
+    let options = StoreOptions { commit_changes: 1 << 20, overlay_bytes_max: 1 << 30, ..options };
+    let store = Arc::new(Store::create(dir.path(), options).unwrap());
+    let id = LeaseId(7);
+    let mut index = 0;
+    let mut apply = |body| {
+        index += 1;
+        let command = Command { body, ..command(Vec::new(), Time(1)) };
+        store.apply(position(index), &command).unwrap().result.unwrap();
+    };
+    apply(Body::LeaseGrant { id, ttl_seconds: 1 << 20 });
+    let done = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                let view = store.read_view().unwrap();
+                assert!(view.lease(id).unwrap().is_some());
+                assert_eq!(view.leases(None, 10).unwrap().len(), 1);
+            }
+        })
+    };
+    for remaining in 1..100_000 {
+        apply(Body::LeaseCheckpoint { term: 1, remaining: vec![(id, remaining)] });
+    }
+    done.store(true, Ordering::Relaxed);
+    reader.join().unwrap();
+}
