@@ -14,6 +14,7 @@ use fuser::{Errno, FileAttr};
 use parking_lot::Mutex;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{Read, ReadAnswer, Revision};
+use revfs_api::reservations::Reservations;
 
 use crate::attributes::Defaults;
 use crate::coherence::Coherence;
@@ -40,6 +41,14 @@ pub struct MountOptions {
     pub uid: u32,
     pub gid: u32,
     pub read_only: bool,
+    /// Directories are kept by markers. Without, there is no mkdir, and a directory goes with its last
+    /// file: only keys that the user names are written.
+    pub writes_markers: bool,
+    /// Attributes are kept in side records, and reservations in the store. Without, what is made has the
+    /// attributes of a plain key, and changing them is EPERM.
+    pub writes_attributes: bool,
+    /// The key space is that of another process: `@status` names this one.
+    pub is_remote: bool,
     /// Lets other users than the mounting one in (root mounts: yes).
     pub allow_other: bool,
     /// How long the kernel keeps names and attributes that it will be told of changes of.
@@ -65,6 +74,9 @@ impl Default for MountOptions {
             uid: 0,
             gid: 0,
             read_only: false,
+            writes_markers: true,
+            writes_attributes: true,
+            is_remote: false,
             allow_other: false,
             cache: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
@@ -114,6 +126,8 @@ pub struct Filesystem {
     pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
     /// What the operations that change something share.
     pub(crate) writing: Writing,
+    /// Names under creation, where neither the store nor the key space is to hold them.
+    pub(crate) own_reservations: Arc<Reservations>,
     /// On which hangs what this mount holds in the store.
     pub(crate) lease: MountLease,
     /// To the thread that tells the kernel to forget.
@@ -151,6 +165,7 @@ impl Filesystem {
             writing: Writing::new(options.staged_bytes_max),
             coherence: Coherence::default(),
             lease: MountLease::new(Arc::clone(&keys)),
+            own_reservations: Arc::default(),
             sequence: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             keys,

@@ -11,6 +11,11 @@
 //! every mount reserves there, whatever its key space shares. What was reserved here before is not seen
 //! from outside; if its name is taken there, the commit is refused.
 //!
+//! A mount that may write no keys of its own ([`writes_attributes`]) has a table of its own: between it and
+//! others the first commit decides.
+//!
+//! [`writes_attributes`]: crate::filesystem::MountOptions::writes_attributes
+//!
 //! A reservation that is dropped gives the name up. One that is lost (its lease ended) is no harm while
 //! nobody else has the name: the commit demands that it is its own, or that there is none.
 
@@ -134,7 +139,8 @@ pub(crate) fn announce() -> Op {
 
 impl Filesystem {
     pub(crate) fn shared_reservations(&self) -> Option<Arc<Reservations>> {
-        self.keys.reservations()
+        let own = || (!self.options.writes_attributes).then(|| Arc::clone(&self.own_reservations));
+        self.keys.reservations().or_else(own)
     }
 
     /// Takes a name in the table that the mounts of this process share, if there is one.

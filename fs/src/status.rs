@@ -35,11 +35,39 @@ struct Mount {
     blind_flushes: u64,
     /// Change events of other machines' changes for inotify: `off` in this version.
     events: &'static str,
+    /// What this mount does otherwise because of the backend, or because it was told to.
+    limits: Vec<&'static str>,
 }
 
+const NO_STAMPS: &str = "revisions have neither time nor author: @time is refused (EOPNOTSUPP), and \
+     a file's mtime is its revision in seconds after 1970";
+const NO_BULK: &str = "a rename of a directory holds as many keys as a transaction of the backend has \
+     operations; beyond it is EXDEV, and mv copies";
+const NO_MARKERS: &str = "directories are not kept: mkdir is refused (EPERM), and a directory goes with \
+     its last file";
+const NO_ATTRIBUTES: &str = "attributes are not kept: chmod, chown, touch, symlinks and xattrs are \
+     refused (EPERM)";
+
 impl Filesystem {
+    fn limits(&self) -> Vec<&'static str> {
+        let (capabilities, options) = (self.keys.capabilities(), &self.options);
+        let is_writable = !options.read_only;
+        let limits = [
+            (!capabilities.stamps, NO_STAMPS),
+            (is_writable && !capabilities.bulk, NO_BULK),
+            (is_writable && !options.writes_markers, NO_MARKERS),
+            (is_writable && !options.writes_attributes, NO_ATTRIBUTES),
+        ];
+        limits.into_iter().filter(|(holds, _)| *holds).map(|(_, words)| words).collect()
+    }
+
     pub(crate) async fn status_text(&self) -> Answer<Bytes> {
-        let backend = self.within(self.keys.status()).await?;
+        let mut backend = self.within(self.keys.status()).await?;
+        if self.options.is_remote {
+            // What is to be waited for when the mount ends; the data is elsewhere.
+            backend.process_id = std::process::id();
+            backend.data_dir.clear();
+        }
         let staged = self.nodes.all();
         let staged = staged.iter().filter(|node| node.file.lock().staged.is_some());
         let mount = Mount {
@@ -54,6 +82,7 @@ impl Filesystem {
             staged_bytes: self.writing.budget.used(),
             blind_flushes: self.writing.blind_flushes(),
             events: "off",
+            limits: self.limits(),
         };
         let mut text =
             serde_json::to_vec_pretty(&MountStatus { backend, mount }).map_err(|error| {

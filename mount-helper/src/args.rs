@@ -7,9 +7,10 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, inspect::InspectArgs,
-    log::LogArgs, ls::LsArgs, put::PutArgs, restore::RestoreArgs, serve::ServeArgs,
-    snapshot::SnapshotArgs, status::StatusArgs, umount::UmountArgs, up::UpArgs,
+    log::LogArgs, ls::LsArgs, mount::MountArgs, put::PutArgs, restore::RestoreArgs,
+    serve::ServeArgs, snapshot::SnapshotArgs, status::StatusArgs, umount::UmountArgs, up::UpArgs,
 };
+use crate::connection::ConnectionArgs;
 use crate::guard::GuardArgs;
 
 const HELP: &str = "\
@@ -19,6 +20,7 @@ Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
 
   up DIR                  start a node, keep its data, and mount it at DIR
   serve                   start a node for clients of the network, without a mount
+  mount ENDPOINTS DIR     mount a cluster that runs elsewhere, of revfs or of etcd
   umount DIR              unmount DIR and wait until everything is stored
   get KEY…                print values            put KEY [VALUE]  store one
   ls [KEY]                list one level          del KEY…         delete
@@ -51,8 +53,9 @@ pub(crate) struct Cli {
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Globals {
-    /// The node to ask: unix:///path/revfs.sock, /path/revfs.sock or http://host:port
+    /// The node to ask: unix:///path/revfs.sock, /path/revfs.sock, http://host:port or https://host:port
     ///
+    /// Several members of one cluster are written with commas between them.
     /// Without it the node is the one of the mount that the path or the current directory lies in,
     /// else that of the only mount of this user.
     #[arg(
@@ -63,6 +66,9 @@ pub(crate) struct Globals {
         help_heading = "Everywhere"
     )]
     pub(crate) endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
 
     /// Print JSON, one document a line; errors too, on standard error
     #[arg(long, global = true, help_heading = "Everywhere")]
@@ -82,6 +88,7 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Up(UpArgs),
+    Mount(MountArgs),
     Serve(ServeArgs),
     #[command(visible_alias = "down")]
     Umount(UmountArgs),

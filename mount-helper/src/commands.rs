@@ -7,6 +7,7 @@ pub(crate) mod get;
 pub(crate) mod inspect;
 pub(crate) mod log;
 pub(crate) mod ls;
+pub(crate) mod mount;
 pub(crate) mod put;
 pub(crate) mod restore;
 pub(crate) mod serve;

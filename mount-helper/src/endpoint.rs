@@ -40,16 +40,18 @@ pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: boo
         Some(endpoint) => endpoint.clone(),
         None => endpoint_of_mount(choose(&mounts, &places)?)?,
     };
-    Ok(Node { keys: connect(&text).await?, targets })
+    Ok(Node { keys: connect(&text, globals).await?, targets })
 }
 
-pub(crate) async fn connect(text: &str) -> Result<Arc<dyn KeySpace>> {
+pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn KeySpace>> {
     let endpoints: Endpoints = text.parse().map_err(|error| {
         Failure::caused(format!("--endpoint '{text}' names no node"), &error)
             .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")
             .of_kind(Kind::Usage)
     })?;
-    client::connect(&endpoints).await.asked(|| format!("reach the node at {text}"))
+    let settings = globals.connection.settings()?;
+    let connected = client::connect_with(&endpoints, settings).await;
+    connected.asked(|| format!("reach the node at {text}"))
 }
 
 /// The mount whose node is asked.

@@ -10,12 +10,14 @@
 mod args;
 mod commands;
 mod compare;
+mod connection;
 mod data_lock;
 mod endpoint;
 mod error;
 mod guard;
 mod log_file;
 mod moment;
+mod mounting;
 mod mounts;
 mod names;
 mod origin;
@@ -56,6 +58,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
     if let Command::Up(args) = command {
         return commands::up::run(args, &globals, &mut output);
     }
+    if let Command::Mount(args) = command {
+        return commands::mount::run(&args, &globals, &mut output);
+    }
     if let Command::Serve(args) = command {
         commands::serve::run(args, &globals, &mut output)?;
         return Ok(ExitCode::SUCCESS);
@@ -86,6 +91,7 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Status(args) => commands::status::run(args, globals, output).await,
             Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
             Command::Up(_)
+            | Command::Mount(_)
             | Command::Serve(_)
             | Command::Umount(_)
             | Command::Inspect(_)

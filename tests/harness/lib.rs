@@ -8,6 +8,7 @@
 //! - [`program`]: the program `revfs` as built from this workspace;
 //! - [`mount`]: one running `revfs up` on directories of its own;
 //! - [`api`]: another client of the node;
+//! - [`etcd`]: a real etcd, and its command line;
 //! - [`shell`]: shell lines with a deadline, whose outcome must be looked at;
 //! - [`tree`]: a real tree of this machine, and listings that compare;
 //! - [`tools`]: programs the tests need, and the Debian package each comes from;
@@ -16,6 +17,7 @@
 
 pub mod api;
 pub mod dice;
+pub mod etcd;
 pub mod mount;
 pub mod program;
 pub mod shell;
@@ -24,5 +26,6 @@ pub mod tree;
 pub mod wait;
 
 pub use api::Api;
+pub use etcd::Etcd;
 pub use mount::Mount;
 pub use shell::Shell;

@@ -1,4 +1,4 @@
-//! One running `revfs up` on directories of its own.
+//! One running `revfs up`, or `revfs mount`, on directories of its own.
 //!
 //! Life: `up` starts the program and waits until the mount answers; `kill` (SIGKILL) and `stop`
 //! (SIGTERM) end it, `start` brings it back on the same directories. On drop the program is ended, the
@@ -34,7 +34,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 pub struct Place {
     pub dir: PathBuf,
     pub data: PathBuf,
-    /// Further arguments of `revfs up`.
+    /// The cluster that is mounted; a node of its own if there is none.
+    pub endpoints: Option<String>,
+    /// Further arguments.
     pub arguments: Vec<String>,
 }
 
@@ -75,6 +77,18 @@ impl Mount {
         mount
     }
 
+    /// A new mount of a cluster that runs already, with further arguments.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn of(endpoints: &str, arguments: &[&str]) -> Self {
+        Self::up_with(|place| {
+            place.endpoints = Some(endpoints.to_owned());
+            place.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        })
+    }
+
     /// Directories for a mount that is not started yet.
     ///
     /// # Panics
@@ -85,7 +99,8 @@ impl Mount {
         assert!(Path::new("/dev/fuse").exists(), "this test needs /dev/fuse: modprobe fuse");
         let scratch = TempDir::with_prefix("revfs-test-").expect("a temporary directory");
         let root = scratch.path().canonicalize().expect("a new directory has a path");
-        let place = Place { dir: root.join("mnt"), data: root.join("data"), arguments: Vec::new() };
+        let (dir, data) = (root.join("mnt"), root.join("data"));
+        let place = Place { dir, data, endpoints: None, arguments: Vec::new() };
         Self { place, log: root.join("log"), running: None, scratch }
     }
 
@@ -209,9 +224,12 @@ impl Mount {
         let log = File::create(&self.log).expect("the log of the program");
         let mut command = Command::new("setpriv");
         // Ends with the thread that runs the test, even if the whole test binary is killed.
-        command.args(["--pdeathsig", "KILL"]).arg(program::revfs()).arg("up");
-        command.arg(&self.place.dir).arg("--data-dir").arg(&self.place.data).arg("--foreground");
-        command.args(&self.place.arguments).stdin(Stdio::null());
+        command.args(["--pdeathsig", "KILL"]).arg(program::revfs());
+        match &self.place.endpoints {
+            Some(endpoints) => command.arg("mount").arg(endpoints).arg(&self.place.dir),
+            None => command.arg("up").arg(&self.place.dir).arg("--data-dir").arg(&self.place.data),
+        };
+        command.arg("--foreground").args(&self.place.arguments).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second descriptor")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, receiver) = channel();

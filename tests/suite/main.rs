@@ -10,6 +10,7 @@ mod documents;
 mod events;
 mod history;
 mod limits;
+mod mounting;
 mod names;
 mod posix;
 mod real_tree;

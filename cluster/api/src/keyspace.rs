@@ -517,9 +517,12 @@ pub struct KvHash {
 /// What a backend offers besides etcd's model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Revisions carry time and author.
+    /// Revisions carry time and author. Without, times only tell the order: as many seconds after 1970
+    /// as the number of the revision.
     pub stamps: bool,
-    /// Append, Move, MoveKey, Exchange and Restore in a transaction.
+    /// Append, Move, MoveKey, Exchange and Restore in a transaction, of any size. Without, they are put
+    /// together of plain operations, a few of which fit ([`Error::TooBig`]), and a key that is moved
+    /// begins anew.
     pub bulk: bool,
     pub value_bytes_max: usize,
 }

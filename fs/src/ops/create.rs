@@ -163,7 +163,7 @@ impl Filesystem {
     /// Makes a directory.
     ///
     /// # Errors
-    /// As [`Self::create`] with O_EXCL.
+    /// As [`Self::create`] with O_EXCL; EPERM where no marker may be written.
     pub async fn mkdir(
         &self,
         caller: Caller,
@@ -172,6 +172,9 @@ impl Filesystem {
         mode: u32,
     ) -> Answer<Found> {
         let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        if !self.options.writes_markers {
+            return Err(Errno::EPERM);
+        }
         let mut attributes = self.attributes_of_new(caller, &room, Kind::Directory, mode);
         attributes.mode |= room.parent.mode & SET_GROUP;
         let made = room.directory.child_directory(&room.component);
@@ -187,7 +190,8 @@ impl Filesystem {
     /// Makes a symlink; its value is the target.
     ///
     /// # Errors
-    /// As [`Self::create`] with O_EXCL; ENAMETOOLONG for a target of 4,096 bytes or more.
+    /// As [`Self::create`] with O_EXCL; ENAMETOOLONG for a target of 4,096 bytes or more; EPERM where no
+    /// side record may be written.
     pub async fn symlink(
         &self,
         caller: Caller,
@@ -199,6 +203,9 @@ impl Filesystem {
             return Err(Errno::ENAMETOOLONG);
         }
         let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        if !self.options.writes_attributes {
+            return Err(Errno::EPERM);
+        }
         let attributes = self.attributes_of_new(caller, &room, Kind::Symlink, 0o777);
         let value = Bytes::copy_from_slice(target.as_bytes());
         let ops = vec![
@@ -356,9 +363,18 @@ impl Filesystem {
 
     /// Owner: the caller; group: the directory's, if it says so.
     fn attributes_of_new(&self, caller: Caller, room: &Room, kind: Kind, mode: u32) -> Attributes {
+        let defaults = self.options.defaults();
+        match kind {
+            Kind::File if !self.options.writes_attributes => {
+                return Attributes::plain_file(&defaults);
+            }
+            Kind::Directory if !self.options.writes_attributes => {
+                return Attributes::plain_directory(&defaults);
+            }
+            _ => {}
+        }
         let mode = u16::try_from(mode & 0o7777).expect("12 bits fit in 16");
         let mut attributes = Attributes::new(kind, mode);
-        let defaults = self.options.defaults();
         attributes.uid = (caller.uid != defaults.uid).then_some(caller.uid);
         attributes.gid = if room.parent.mode & SET_GROUP != 0 {
             room.parent.gid

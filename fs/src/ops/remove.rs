@@ -94,7 +94,10 @@ impl Filesystem {
 
     /// Puts the marker of a directory that something is taken from, if it has none.
     pub(crate) fn keep_directory(&self, directory: &DirectoryKey) -> Option<Op> {
-        if *directory == self.options.root || !self.options.root.contains(directory.as_bytes()) {
+        let is_kept = *directory != self.options.root
+            && self.options.root.contains(directory.as_bytes())
+            && self.options.writes_markers;
+        if !is_kept {
             return None;
         }
         let marker = directory.marker()?;

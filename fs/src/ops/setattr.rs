@@ -185,6 +185,11 @@ impl Filesystem {
         node: &Arc<Node>,
         change: impl Fn(&mut Attributes, bool) -> Answer<()>,
     ) -> Answer<Option<u64>> {
+        let change = |own: &mut Attributes, at_commit| {
+            let before = own.clone();
+            change(own, at_commit)?;
+            self.check_attributes(own, before)
+        };
         for _ in 0..ATTEMPTS_MAX {
             {
                 let mut state = node.file.lock();
@@ -230,6 +235,15 @@ impl Filesystem {
         Err(Errno::ESTALE)
     }
 
+    /// Where no side record may be written, what is set must be what is there.
+    fn check_attributes(&self, own: &mut Attributes, before: Attributes) -> Answer<()> {
+        if self.options.writes_attributes || *own == before {
+            return Ok(());
+        }
+        *own = before;
+        Err(Errno::EPERM)
+    }
+
     /// Changes the record of a directory; one that has no marker gets it, to carry the record.
     pub(crate) async fn change_directory_attributes(
         &self,
@@ -264,6 +278,7 @@ impl Filesystem {
             let before = in_force_of_directory(own, marker_kv, stored.as_ref(), &defaults);
             let mut attributes = before.clone();
             change(&mut attributes)?;
+            self.check_attributes(&mut attributes, before.clone())?;
             if attributes == before {
                 return Ok(());
             }

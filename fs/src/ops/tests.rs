@@ -6,6 +6,7 @@ mod faults;
 mod meanwhile;
 mod model;
 mod names;
+mod plain_keys;
 mod refusals;
 mod renames;
 mod reservations;

@@ -133,13 +133,22 @@ fn find(point: &Path) -> Result<()> {
     }
 }
 
-/// Waits for the process behind a mount. It holds the lock of its data directory until everything is
-/// stored and it ends.
+/// Whether a process runs: one that nobody has asked for its exit code yet does not.
+fn runs(process_id: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{process_id}/stat")) else {
+        return false;
+    };
+    // The name before it may hold anything.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    !matches!(state, Some('Z' | 'X'))
+}
+
+/// Waits for the process behind a mount. With data of its own it holds the lock of its data directory
+/// until everything is stored and it ends.
 fn has_ended(status: &MountStatus, deadline: Instant) -> bool {
-    let process = PathBuf::from(format!("/proc/{}", status.process_id));
     let data_dir = Path::new(&status.data_dir);
     let is_running = || {
-        if status.data_dir.is_empty() { process.exists() } else { is_held(data_dir) }
+        if status.data_dir.is_empty() { runs(status.process_id) } else { is_held(data_dir) }
     };
     while is_running() {
         if Instant::now() >= deadline {
@@ -153,14 +162,17 @@ fn has_ended(status: &MountStatus, deadline: Instant) -> bool {
 fn still_running(point: &Path, status: MountStatus, timeout: u64) -> Failure {
     let point = point.display();
     let MountStatus { process_id, data_dir, .. } = status;
-    Failure::new(
+    let failure = Failure::new(
         Kind::Failure,
         format!(
             "{point} is unmounted, but process {process_id} has not ended within {timeout} seconds \
              (--timeout)"
         ),
-    )
-    .hint(format!("it may still be storing: see revfs.log in {data_dir}"))
+    );
+    if data_dir.is_empty() {
+        return failure.hint("its log says why: --log-file of `revfs mount`");
+    }
+    failure.hint(format!("it may still be storing: see revfs.log in {data_dir}"))
 }
 
 fn silent(point: &Path) -> Failure {

@@ -4,10 +4,7 @@
 //! its socket, mount, answer. Whatever fails undoes what came before it. The end is the reverse:
 //! unmount (files that are still being written are committed), drain, store, release the lock.
 
-mod daemon;
 pub(crate) mod data_dir;
-mod directory;
-mod ending;
 mod keep;
 mod serving;
 
@@ -19,10 +16,10 @@ use clap::ValueHint;
 
 use crate::args::Globals;
 use crate::error::{Failure, Result};
+use crate::mounting::{self, daemon, directory};
 use crate::output::Output;
 use crate::unmount::absolute;
 
-use daemon::Parent;
 use data_dir::DataDir;
 use keep::{Keep, Kept};
 
@@ -109,9 +106,10 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     }
     let found = directory::check(&point)?;
     let data = DataDir::open(data_dir, &point)?;
-    start_log(globals, &data, parent.as_ref())?;
+    let log = parent.as_ref().map(|_| data.open_log()).transpose()?;
+    mounting::start_log(globals, log)?;
     directory::prepare(&point, found)?;
-    let allow_other = args.allow_other || nix::unistd::geteuid().is_root();
+    let allow_other = args.allow_other;
     let keep = keep::settle(args.keep, &data.path)?;
     let quota_bytes = args.quota_backend_bytes;
     let plan = Plan { point, data, keep, quota_bytes, listen: args.listen, allow_other };
@@ -119,15 +117,4 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(serving::run(&plan, parent, output))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// In the background it logs to its file from the beginning: the terminal gets errors only.
-fn start_log(globals: &Globals, data: &DataDir, parent: Option<&Parent>) -> Result<()> {
-    match parent {
-        None => crate::start_log(globals.log.as_deref(), "warn,openraft=error"),
-        Some(_) => {
-            let default = "info,openraft=error,fuser=error";
-            crate::start_log_in(data.open_log()?, globals.log.as_deref(), default)
-        }
-    }
 }

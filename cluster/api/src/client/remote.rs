@@ -142,7 +142,9 @@ impl KeySpace for Remote {
                 at.revfs().status(within(wire::StatusRequest {}, limit)).await
             })
             .await?;
-        Ok(self.client.understood(convert::status_answer(response))?.0)
+        let (status, _) = self.client.understood(convert::status_answer(response))?;
+        // What the node says of itself is for those on its machine.
+        Ok(Status { endpoint: self.client.names(), ..status })
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {

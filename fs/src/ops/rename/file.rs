@@ -200,13 +200,17 @@ impl Filesystem {
         compares
     }
 
-    /// After an unknown outcome neither name may be believed.
+    /// After an unknown outcome neither name may be believed. What is too large for a backend that moves
+    /// by plain operations the caller may copy.
     pub(super) fn rename_failed(&self, error: &Error, from: &Bytes, to: &Bytes) -> Errno {
         if matches!(error, Error::OutcomeUnknown { .. }) {
             self.forget_name(from);
             self.forget_name(to);
         }
-        errno(error)
+        match error {
+            Error::TooBig { .. } if !self.keys.capabilities().bulk => Errno::EXDEV,
+            error => errno(error),
+        }
     }
 }
 

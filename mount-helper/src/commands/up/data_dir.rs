@@ -86,6 +86,11 @@ fn escape(path: &Path) -> Vec<u8> {
     if name.is_empty() { b"-".to_vec() } else { name }
 }
 
+/// [`escape`] as text, where a name is shown or need not be read back.
+pub(crate) fn escape_text(path: &Path) -> String {
+    String::from_utf8_lossy(&escape(path)).into_owned()
+}
+
 impl DataDir {
     /// Creates the directory if it is missing (only its owner may look in) and takes the lock.
     ///

@@ -2,32 +2,19 @@
 //!
 //! Each stage ends what the stages within it need: the node outlives the server, the server the mount.
 
-use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Duration;
 
-use revfs_api::KeySpace;
 use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve_node};
 use revfs_cluster::{Node, NodeConfig, StartError};
-use revfs_fs::filesystem::MountOptions;
-use revfs_fs::mount::{Mounted, mount};
-use tokio::process::Command;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
-use crate::error::{Failure, Kind, Result};
-use crate::guard;
+use crate::error::{Failure, Result};
+use crate::mounting::{self, daemon::Parent};
 use crate::output::Output;
 use crate::signals::Signals;
 
 use super::Plan;
-use super::daemon::Parent;
-use super::ending;
 use super::keep::Kept;
-
-/// The first answer of a new mount takes milliseconds.
-const CHECK_LIMIT: Duration = Duration::from_secs(20);
 
 /// Storing everything at the end: the log has it already, so that a cut costs only a slower start.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +24,7 @@ pub(super) async fn run(plan: &Plan, parent: Option<Parent>, output: &mut Output
     let mut signals = Signals::new()?;
     let node = tokio::select! {
         node = Node::start(node_config(plan)) => node.map_err(|error| not_started(plan, &error))?,
-        name = signals.next() => return Err(interrupted(name)),
+        name = signals.next() => return Err(mounting::interrupted(name)),
     };
     let ended = served(plan, &node, &mut signals, parent, output).await;
     let stopped = node.shutdown(SHUTDOWN_LIMIT).await;
@@ -63,10 +50,6 @@ fn endpoint(plan: &Plan) -> String {
 fn not_started(plan: &Plan, error: &StartError) -> Failure {
     let data_dir = plan.data.path.display();
     Failure::caused(format!("cannot start the node on '{data_dir}'"), error)
-}
-
-fn interrupted(name: &str) -> Failure {
-    Failure::new(Kind::Failure, format!("{name} before the mount was up: nothing is mounted"))
 }
 
 /// The socket, and the mount within.
@@ -107,64 +90,12 @@ async fn mounted(
     output: &mut Output,
 ) -> Result<()> {
     let point = plan.point.display();
-    let mounted = start_mount(plan, node.key_space())?;
-    if let Some(connection) = mounted.connection() {
-        guard::start(connection).await;
-    }
+    let options = mounting::options(plan.allow_other);
+    let mounted = mounting::start(&plan.point, node.key_space(), options).await?;
     // If it fails the mount goes as it is dropped.
     announce(plan, server, parent, output).await?;
     tracing::info!("{point} is mounted; the data is in {}", plan.data.path.display());
-    tokio::select! {
-        ended = mounted.wait() => {
-            tracing::info!("{point} was unmounted");
-            ended.map_err(|error| Failure::caused(format!("the mount '{point}' broke"), &error))
-        }
-        name = signals.next() => {
-            tracing::info!("{name}: unmounting {point}");
-            ending::unmount(mounted, signals).await
-        }
-    }
-}
-
-fn start_mount(plan: &Plan, keys: Arc<dyn KeySpace>) -> Result<Mounted> {
-    let (user, group) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    let options = MountOptions {
-        uid: user.as_raw(),
-        gid: group.as_raw(),
-        allow_other: plan.allow_other,
-        ..MountOptions::default()
-    };
-    mount(keys, &plan.point, options, Handle::current()).map_err(|error| {
-        let point = plan.point.display();
-        let failure = Failure::caused(format!("cannot mount '{point}'"), &error);
-        if user.is_root() {
-            failure.hint("is the module fuse loaded? modprobe fuse")
-        } else {
-            failure
-                .hint("users mount through fusermount3 (package fuse3) and need /dev/fuse")
-                .hint("--allow-other needs user_allow_other in /etc/fuse.conf")
-        }
-    })
-}
-
-/// Asks the mount which node it shows, and that node for its status, as any other command does: in a
-/// process of its own, since a process that waits for its own mount could not be killed.
-async fn check(plan: &Plan) -> Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg("status").arg(&plan.point).env_remove("REVFS_ENDPOINT").env_remove("RUST_LOG");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-    let failure = Failure::new(
-        Kind::Failure,
-        format!("'{}' is mounted, but does not answer", plan.point.display()),
-    );
-    match timeout(CHECK_LIMIT, command.output()).await {
-        Ok(Ok(output)) if output.status.success() => Ok(()),
-        Ok(Ok(output)) => {
-            Err(failure.because(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-        }
-        Ok(Err(error)) => Err(failure.because(error.to_string())),
-        Err(_) => Err(failure.because(format!("no answer within {CHECK_LIMIT:?}"))),
-    }
+    mounting::until_end(mounted, signals).await
 }
 
 /// Makes sure that the mount answers, says where things are, and lets the parent go.
@@ -174,7 +105,7 @@ async fn announce(
     parent: Option<Parent>,
     output: &mut Output,
 ) -> Result<()> {
-    check(plan).await?;
+    mounting::check(&plan.point, &[]).await?;
     let point = plan.point.display();
     let data = plan.data.path.display();
     let how = if parent.is_some() { "" } else { "Ctrl-C, or: " };

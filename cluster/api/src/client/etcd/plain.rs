@@ -64,10 +64,13 @@ pub(super) fn event(event: mvccpb::Event) -> Event {
 pub(super) fn interval(range: &KeyRange) -> (Bytes, Bytes) {
     let least = Bytes::from_static(b"\0");
     let start = |start: &Bytes| if start.is_empty() { least.clone() } else { start.clone() };
+    // Where its end is no higher than its start, a range is empty; etcd takes no empty key.
+    let nothing = Bytes::from_static(b"\x01");
     match range {
+        KeyRange::Key(key) if key.is_empty() => (nothing.clone(), nothing),
         KeyRange::Key(key) => (key.clone(), Bytes::new()),
         // etcd would take an empty end for one key.
-        KeyRange::Span { start: from, end } if end.is_empty() => (start(from), start(from)),
+        KeyRange::Span { end, .. } if end.is_empty() => (nothing.clone(), nothing),
         KeyRange::Span { start: from, end } => (start(from), end.clone()),
         KeyRange::From(from) => (start(from), least),
     }

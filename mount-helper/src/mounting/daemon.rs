@@ -1,6 +1,6 @@
 //! Going into the background without losing an error on the way.
 //!
-//! `up --daemon` starts the program a second time (no thread has to survive a fork) with one end of a
+//! `--daemon` starts the program a second time (no thread has to survive a fork) with one end of a
 //! socket pair as its standard input. The child keeps the terminal's output and error until the mount
 //! answers; then it says *ready* on the socket and lets go of them. The parent returns 0 only then; if
 //! the socket closes before, the child has failed, has said why, and its exit code is the parent's. A
@@ -17,7 +17,7 @@ use crate::error::{Failure, Kind, Result};
 use crate::log_file::LogFile;
 
 /// Hidden option that tells the second process what it is.
-pub(super) const DETACHED: &str = "--detached";
+pub(crate) const DETACHED: &str = "--detached";
 
 const READY: &[u8] = b"ready\n";
 
@@ -26,7 +26,7 @@ const READY: &[u8] = b"ready\n";
 /// # Errors
 /// If it cannot be started, or is killed before it is ready. Its own failures it has printed itself:
 /// they come back as an exit code.
-pub(super) fn start() -> Result<ExitCode> {
+pub(crate) fn start() -> Result<ExitCode> {
     let failed = |error: &io::Error| Failure::caused("cannot start the background process", error);
     let (mut ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
     let mut arguments = std::env::args_os();
@@ -52,15 +52,15 @@ pub(super) fn start() -> Result<ExitCode> {
             Kind::Failure,
             format!("the background process was killed by signal {}", signal.unwrap_or(0)),
         )
-        .hint("its log is revfs.log in the data directory")),
+        .hint("its log says more: revfs.log in the data directory, or --log-file")),
     }
 }
 
 /// The child's side: the parent waits at the other end.
-pub(super) struct Parent(File);
+pub(crate) struct Parent(File);
 
 /// Makes this process one of its own session, so that the terminal's signals do not reach it.
-pub(super) fn detach() -> Result<Parent> {
+pub(crate) fn detach() -> Result<Parent> {
     let failed = |error: &dyn std::error::Error| Failure::caused("cannot detach", error);
     let socket = io::stdin().as_fd().try_clone_to_owned().map_err(|error| failed(&error))?;
     nix::unistd::setsid().map_err(|error| failed(&error))?;
@@ -73,7 +73,7 @@ impl Parent {
     ///
     /// # Errors
     /// If nobody waits any more.
-    pub(super) fn release(mut self, log: &LogFile) -> Result<()> {
+    pub(crate) fn release(mut self, log: &LogFile) -> Result<()> {
         let failed = |error: &dyn std::error::Error| {
             Failure::caused("the command that started this process is gone", error)
         };

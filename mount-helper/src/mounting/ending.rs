@@ -21,7 +21,7 @@ const USERS_SHOWN: usize = 5;
 
 /// Unmounts. Whoever uses the mount has the moment that [`Mounted::unmount`] gives; a second signal
 /// takes it away at once, and so does the end of that moment.
-pub(super) async fn unmount(mounted: Mounted, signals: &mut Signals) -> Result<()> {
+pub(crate) async fn unmount(mounted: Mounted, signals: &mut Signals) -> Result<()> {
     let point = mounted.mount_point().to_owned();
     let failed = |error: &std::io::Error| {
         Failure::caused(format!("cannot unmount '{}'", point.display()), error)

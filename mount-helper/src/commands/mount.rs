@@ -1,0 +1,235 @@
+//! `revfs mount`: a key space that is elsewhere, as a directory here.
+//!
+//! The cluster is asked first, so that a mount comes only where somebody answers. One of revfs is mounted
+//! as `up` mounts its own; a real etcd read-only, unless it is said otherwise, and then nothing but the keys
+//! that the user names is written, unless that is said too: a key that its owner does not expect can stop a
+//! program that lists them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use clap::ValueHint;
+use revfs_api::KeySpace;
+use revfs_api::client::{ETCD, Endpoints, connect_with};
+use revfs_fs::filesystem::MountOptions;
+use revfs_fs::path::DirectoryKey;
+
+use crate::args::Globals;
+use crate::error::{Asked as _, Failure, Kind, Result};
+use crate::log_file::LogFile;
+use crate::mounting::daemon::Parent;
+use crate::mounting::{self, daemon, directory};
+use crate::output::Output;
+use crate::signals::Signals;
+use crate::unmount::absolute;
+
+use super::up::data_dir::escape_text;
+
+/// Mount a cluster that runs elsewhere: of revfs, or of etcd
+///
+/// Creates DIR where it is missing. A real etcd is mounted read-only unless --read-write is given;
+/// `@status` says under `limits` what etcd cannot do. Ends on Ctrl-C, SIGTERM or `revfs umount DIR`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  revfs mount http://node1:2379,http://node2:2379 /mnt/conf
+  revfs mount https://etcd:2379 /mnt/etcd --cacert ca.pem --user root --password-file pw
+  revfs mount http://localhost:2379 /mnt/pods --prefix /registry/pods/
+
+In the background it logs to --log-file, else below /var/log/revfs for root,
+else below $XDG_STATE_HOME/revfs or ~/.local/state/revfs.")]
+pub(crate) struct MountArgs {
+    /// The members of the cluster, with commas between them
+    #[arg(value_name = "ENDPOINTS")]
+    endpoints: String,
+
+    /// Where to mount: an empty directory, or one that does not exist yet
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    directory: PathBuf,
+
+    /// Show only the keys below this prefix; ends in a slash
+    #[arg(long, value_name = "PREFIX", default_value = "/")]
+    prefix: String,
+
+    /// Refuse all changes (the default for a real etcd)
+    #[arg(long, conflicts_with = "read_write")]
+    read_only: bool,
+
+    /// Allow changes to a real etcd too; of keys that the user names, no others
+    #[arg(long)]
+    read_write: bool,
+
+    /// On a real etcd: keep directories by marker keys (`dir/`), so that mkdir works
+    #[arg(long, requires = "read_write")]
+    markers: bool,
+
+    /// On a real etcd: keep modes, owners, times and links in side records below \0revfs
+    #[arg(long, requires = "read_write")]
+    attributes: bool,
+
+    /// Run until Ctrl-C (the default)
+    #[arg(long, conflicts_with = "daemon")]
+    foreground: bool,
+
+    /// Return once the mount answers, and run on in the background
+    #[arg(long)]
+    daemon: bool,
+
+    /// Where it logs in the background
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "daemon")]
+    log_file: Option<PathBuf>,
+
+    /// Let other users in, as far as modes allow (the default for root)
+    #[arg(long)]
+    allow_other: bool,
+
+    /// The second process of --daemon.
+    #[arg(long, hide = true, requires = "daemon")]
+    detached: bool,
+}
+
+/// All that is decided before anything is asked.
+struct Plan<'a> {
+    args: &'a MountArgs,
+    point: PathBuf,
+    endpoints: Endpoints,
+    root: DirectoryKey,
+    settings: revfs_api::client::Settings,
+    environment: Vec<(&'static str, std::ffi::OsString)>,
+    log: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &MountArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
+    if args.daemon && !args.detached {
+        return daemon::start();
+    }
+    let plan = plan(args, globals)?;
+    // From here on the current directory is the root: everything above is absolute.
+    let parent = if args.detached { Some(daemon::detach()?) } else { None };
+    let found = directory::check(&plan.point)?;
+    mounting::start_log(globals, plan.log.as_deref().map(open_log).transpose()?)?;
+    directory::prepare(&plan.point, found)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
+    runtime.block_on(serve(&plan, parent, output))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan<'a>(args: &'a MountArgs, globals: &Globals) -> Result<Plan<'a>> {
+    let point = absolute(&args.directory)?;
+    let endpoints: Endpoints = args.endpoints.parse().map_err(|error| {
+        Failure::caused(format!("'{}' names no cluster", args.endpoints), &error)
+            .hint("http://host:2379, https://host:2379, host:2379, /path/revfs.sock; several with commas")
+            .of_kind(Kind::Usage)
+    })?;
+    let root = DirectoryKey::new(Bytes::copy_from_slice(args.prefix.as_bytes()));
+    let root = root.map_err(|error| {
+        Failure::caused(format!("--prefix '{}' is no directory of keys", args.prefix), &error)
+            .hint("a prefix ends in a slash: /registry/pods/")
+            .of_kind(Kind::Usage)
+    })?;
+    let log = match (&args.log_file, args.daemon) {
+        (Some(file), _) => Some(absolute(file)?),
+        (None, true) => Some(default_log(&point)?),
+        (None, false) => None,
+    };
+    let settings = globals.connection.settings()?;
+    let environment = globals.connection.environment();
+    Ok(Plan { args, point, endpoints, root, settings, environment, log })
+}
+
+fn default_log(point: &Path) -> Result<PathBuf> {
+    let set =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|value| value.is_absolute());
+    let base = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/log")
+    } else {
+        let home = || set("HOME").map(|home| home.join(".local/state"));
+        set("XDG_STATE_HOME").or_else(home).ok_or_else(|| {
+            Failure::usage("neither XDG_STATE_HOME nor HOME is set")
+                .hint("say where it logs: --log-file FILE")
+        })?
+    };
+    Ok(base.join("revfs").join(format!("{}.log", escape_text(point))))
+}
+
+fn open_log(path: &Path) -> Result<LogFile> {
+    let failed = |error: &std::io::Error| {
+        Failure::caused(format!("cannot open the log '{}'", path.display()), error)
+            .hint("another with --log-file FILE")
+    };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
+    }
+    LogFile::open(path.to_owned()).map_err(|error| failed(&error))
+}
+
+/// Connects, mounts, and runs until it is told to end.
+async fn serve(plan: &Plan<'_>, parent: Option<Parent>, output: &mut Output) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let connected = async {
+        let keys = connect_with(&plan.endpoints, plan.settings.clone()).await?;
+        let status = keys.status().await?;
+        Ok::<_, revfs_api::keyspace::Error>((keys, status))
+    };
+    let (keys, status) = tokio::select! {
+        connected = connected => connected.asked(|| format!("reach the cluster at {}", plan.endpoints))?,
+        name = signals.next() => return Err(mounting::interrupted(name)),
+    };
+    let is_etcd = status.backend == ETCD;
+    let options = options(plan, is_etcd);
+    let is_read_only = options.read_only;
+    let mounted = mounting::start(&plan.point, Arc::clone(&keys), options).await?;
+    // If it fails the mount goes as it is dropped.
+    mounting::check(&plan.point, &plan.environment).await?;
+    announce(plan, keys.as_ref(), (is_etcd, is_read_only), parent.is_some(), output)?;
+    if let (Some(parent), Some(log)) = (parent, &plan.log) {
+        parent.release(&open_log(log)?)?;
+    }
+    tracing::info!("{} is mounted at {}", plan.endpoints, plan.point.display());
+    mounting::until_end(mounted, &mut signals).await
+}
+
+fn options(plan: &Plan<'_>, is_etcd: bool) -> MountOptions {
+    let args = plan.args;
+    MountOptions {
+        root: plan.root.clone(),
+        read_only: args.read_only || (is_etcd && !args.read_write),
+        writes_markers: !is_etcd || args.markers,
+        writes_attributes: !is_etcd || args.attributes,
+        is_remote: true,
+        ..mounting::options(args.allow_other)
+    }
+}
+
+fn announce(
+    plan: &Plan<'_>,
+    keys: &dyn KeySpace,
+    (is_etcd, is_read_only): (bool, bool),
+    is_background: bool,
+    output: &mut Output,
+) -> Result<()> {
+    let point = plan.point.display();
+    if output.json {
+        output.document(&serde_json::json!({
+            "directory": point.to_string(),
+            "endpoint": plan.endpoints.to_string(),
+            "backend": if is_etcd { "etcd" } else { "revfs" },
+            "read_only": is_read_only,
+            "process_id": std::process::id(),
+        }))?;
+        return output.finish();
+    }
+    let how = if is_read_only { ", read-only" } else { "" };
+    output.line(&format!(
+        "{} is mounted at {point}{how}; its past: ls {point}/@rev/",
+        plan.endpoints
+    ))?;
+    if is_etcd && !keys.capabilities().stamps {
+        output.line(&format!("it is an etcd: {point}/@status says what that cannot do"))?;
+    }
+    let before = if is_background { "" } else { "Ctrl-C, or: " };
+    output.line(&format!("to stop: {before}revfs umount {point}"))?;
+    output.finish()
+}
