@@ -26,7 +26,15 @@ impl Node {
     }
 
     pub(crate) async fn start_with(listen: Listen) -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), listen).await
+    }
+
+    /// With its data in memory where there is room: for long runs.
+    pub(crate) async fn start_in_memory() -> Self {
+        Self::start_in(crate::oracle::directory(), Listen::default()).await
+    }
+
+    async fn start_in(directory: tempfile::TempDir, listen: Listen) -> Self {
         let config =
             NodeConfig { ballast_bytes: 0, ..NodeConfig::new(directory.path().join("data")) };
         let member = Member::start(config).await.expect("a new node starts");

@@ -6,6 +6,7 @@
 //! requests keep away.
 
 pub(crate) mod etcd;
+mod history;
 mod requests;
 mod same;
 
@@ -17,7 +18,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::node::Node;
-pub(crate) use etcd::Etcd;
+pub(crate) use etcd::{Etcd, directory};
 use requests::{Random, Request};
 
 /// What etcd says at first: an empty store, and four changes.

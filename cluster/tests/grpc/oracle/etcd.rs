@@ -23,7 +23,8 @@ fn free_address() -> String {
     listener.local_addr().expect("it is bound").to_string()
 }
 
-fn directory() -> tempfile::TempDir {
+/// In memory where there is room.
+pub(crate) fn directory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     made.expect("a temporary directory")

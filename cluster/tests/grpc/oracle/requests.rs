@@ -65,6 +65,11 @@ pub(super) fn steps() -> usize {
     std::env::var("REVFS_STEPS").map_or(400, |steps| steps.parse().expect("a number of steps"))
 }
 
+/// A number below `bound`.
+pub(super) fn below(r: &mut Random, bound: i64) -> i64 {
+    r.below(bound)
+}
+
 const KEYS: [&[u8]; 14] = [
     b"a",
     b"b",
