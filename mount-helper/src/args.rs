@@ -19,7 +19,7 @@ revfs: a directory whose every change is a revision that you can go back to
 Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
 
   up DIR                  start a node, keep its data, and mount it at DIR
-  serve                   start a node for clients of the network, without a mount
+  serve                   a node for clients of the network, without a mount
   mount ENDPOINTS DIR     mount a cluster that runs elsewhere, of revfs or of etcd
   umount DIR              unmount DIR and wait until everything is stored
   get KEY…                print values            put KEY [VALUE]  store one

@@ -21,6 +21,8 @@ mod endpoint;
 mod etcd;
 mod failure;
 mod lease;
+mod lease_keeper;
+mod login;
 mod remote;
 mod resuming;
 mod settings;
@@ -38,6 +40,8 @@ use self::balancer::{Balancer, Node};
 pub use self::connection::{Connection, Headers, Wire};
 pub use self::endpoint::{Endpoint, EndpointError, Endpoints};
 pub use self::etcd::{BACKEND as ETCD, Etcd};
+pub use self::lease_keeper::LeaseKeeper;
+use self::login::{Login, Token};
 pub use self::remote::Remote;
 pub use self::settings::{Credentials, Settings, Tls, TlsError};
 use crate::convert;
@@ -69,6 +73,7 @@ pub struct Client {
 struct Shared {
     settings: Settings,
     balancer: Balancer,
+    login: Option<Login>,
 }
 
 /// Tokens that one call asks for at most.
@@ -78,6 +83,10 @@ const LOGINS_MAX: u32 = 2;
 enum Failed {
     /// Not within its part of the time.
     Silent,
+    /// There was no token to send it with.
+    Unsent(Status),
+    /// The token does not hold any more, and was given up.
+    LoggedOut(Status),
     Refused(Status),
 }
 
@@ -88,7 +97,8 @@ impl Client {
     /// [`Error::Invalid`] if the settings cannot be used.
     pub fn new(endpoints: &Endpoints, settings: Settings) -> Result<Self> {
         let balancer = Balancer::new(endpoints, &settings)?;
-        Ok(Self { shared: Arc::new(Shared { settings, balancer }) })
+        let login = settings.login.clone().map(Login::new);
+        Ok(Self { shared: Arc::new(Shared { settings, balancer, login }) })
     }
 
     #[must_use]
@@ -148,7 +158,7 @@ impl Client {
         F: FnMut(Connection, Duration) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let Shared { settings, balancer } = &*self.shared;
+        let Shared { settings, balancer, .. } = &*self.shared;
         let timeout = settings.call_timeout;
         let deadline = Instant::now() + timeout;
         let count = u32::try_from(balancer.count()).unwrap_or(u32::MAX);
@@ -164,13 +174,13 @@ impl Client {
             let error = match self.attempt(&node, limit, |at| send(at, limit)).await {
                 Ok(response) => return Ok((node.endpoint.clone(), response)),
                 Err(Failed::Silent) => Error::Timeout(timeout),
-                Err(Failed::Refused(status)) => {
-                    if failure::wants_login(&status) && logins < LOGINS_MAX && self.log_out() {
-                        logins += 1;
-                        continue;
-                    }
-                    failure::read_error(&node.endpoint, &status, timeout)
+                Err(Failed::LoggedOut(_)) if logins < LOGINS_MAX => {
+                    logins += 1;
+                    continue;
                 }
+                Err(
+                    Failed::Unsent(status) | Failed::LoggedOut(status) | Failed::Refused(status),
+                ) => failure::read_error(&node.endpoint, &status, timeout),
             };
             sent += 1;
             let pause = match sent % count {
@@ -207,22 +217,32 @@ impl Client {
         loop {
             let node = balancer.next(last.as_ref());
             let limit = deadline.saturating_duration_since(Instant::now());
-            let status = match self.attempt(&node, limit, |at| send(at, limit)).await {
+            left_to_try -= 1;
+            let is_last = left_to_try == 0 || Instant::now() >= deadline;
+            match self.attempt(&node, limit, |at| send(at, limit)).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(Failed::Silent) => {
                     let reason = format!("{}: no answer within {timeout:?}", node.endpoint);
                     return Err(Error::OutcomeUnknown { reason });
                 }
-                Err(Failed::Refused(status)) => status,
-            };
-            if failure::wants_login(&status) && logins < LOGINS_MAX && self.log_out() {
-                logins += 1;
-                continue;
-            }
-            left_to_try -= 1;
-            let is_untouched = failure::was_never_sent(&status) || failure::is_of_learner(&status);
-            if !is_untouched || left_to_try == 0 || Instant::now() >= deadline {
-                return Err(failure::change_error(&node.endpoint, &status));
+                Err(Failed::LoggedOut(_)) if logins < LOGINS_MAX => {
+                    logins += 1;
+                    left_to_try += 1;
+                }
+                // Nothing of it was sent.
+                Err(Failed::Unsent(status)) => {
+                    let error = failure::read_error(&node.endpoint, &status, timeout);
+                    if is_last || matches!(error, Error::Denied { .. }) {
+                        return Err(error);
+                    }
+                }
+                Err(Failed::LoggedOut(status) | Failed::Refused(status)) => {
+                    let is_untouched =
+                        failure::was_never_sent(&status) || failure::is_of_learner(&status);
+                    if !is_untouched || is_last {
+                        return Err(failure::change_error(&node.endpoint, &status));
+                    }
+                }
             }
             last = Some(node);
         }
@@ -239,10 +259,30 @@ impl Client {
         F: FnOnce(Connection) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let asked = async { send(self.connection(node)).await };
-        let answer = tokio::time::timeout(limit, asked).await;
-        let pass_over = self.shared.settings.pass_over;
-        match answer {
+        let Shared { settings, login, .. } = &*self.shared;
+        let pass_over = settings.pass_over;
+        let begun = Instant::now();
+        let token = match login {
+            Some(login) => match tokio::time::timeout(limit, login.token(&node.channel)).await {
+                Ok(Ok(token)) => token,
+                Ok(Err(status)) => {
+                    if status.code() == Code::Unavailable {
+                        node.pass_over(pass_over);
+                    }
+                    return Err(Failed::Unsent(status));
+                }
+                Err(_) => {
+                    node.pass_over(pass_over);
+                    return Err(Failed::Unsent(Status::deadline_exceeded(
+                        "no answer to the login",
+                    )));
+                }
+            },
+            None => None,
+        };
+        let limit = limit.saturating_sub(begun.elapsed());
+        let sent = send(self.connection(node, token.clone()));
+        match tokio::time::timeout(limit, sent).await {
             Err(_) => {
                 node.pass_over(pass_over);
                 Err(Failed::Silent)
@@ -254,7 +294,11 @@ impl Client {
                 if !is_well {
                     node.pass_over(pass_over);
                 }
-                Err(Failed::Refused(status))
+                let Some(login) = login.as_ref().filter(|_| failure::wants_login(&status)) else {
+                    return Err(Failed::Refused(status));
+                };
+                login.forget(token.as_ref()).await;
+                Err(Failed::LoggedOut(status))
             }
             Ok(Ok(response)) => {
                 node.answered();
@@ -263,15 +307,10 @@ impl Client {
         }
     }
 
-    fn connection(&self, node: &Node) -> Connection {
-        let headers = Headers { token: None, require_leader: self.shared.settings.require_leader };
+    fn connection(&self, node: &Node, token: Option<Token>) -> Connection {
+        let headers = Headers { token, require_leader: self.shared.settings.require_leader };
         let wire = Wire::new(node.channel.clone(), headers);
         Connection { endpoint: node.endpoint.clone(), wire }
-    }
-
-    /// Gives the token up; false if nobody is to log in.
-    fn log_out(&self) -> bool {
-        self.shared.settings.login.is_some()
     }
 
     /// What a failed read, or a stream that was cut, means.

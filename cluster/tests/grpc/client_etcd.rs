@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revfs_api::KeySpace;
-use revfs_api::client::{ETCD, connect};
+use revfs_api::client::{Credentials, ETCD, Endpoints, Settings, connect, connect_with};
 use revfs_api::keyspace::{
     Answer, ChangeKind, ChangesRequest, Compare, DirectoryAnswer, Error, Event, HistoryRequest,
     KeyRange, KeyValue, LeaseId, Op, OpAnswer, Origin, RangeRead, Read, Revision, RevisionEvents,
@@ -15,6 +15,7 @@ use revfs_api::keyspace::{
 use crate::node::Node;
 use crate::oracle::etcd::Etcd;
 use crate::remote::{changes, of, reads};
+use crate::scripted::quick;
 
 async fn on(etcd: &Etcd) -> Arc<dyn KeySpace> {
     let endpoints = format!("http://{}", etcd.address()).parse().expect("an endpoint");
@@ -250,4 +251,47 @@ async fn leases_of_a_real_etcd_are_kept_and_their_keys_go_with_them() {
     for kind in [ChangeKind::Put, ChangeKind::Delete] {
         assert_eq!(watch.next().await.unwrap().events[0].kind, kind);
     }
+}
+
+async fn etcdctl(etcd: &Etcd, words: &str) {
+    let mut command = tokio::process::Command::new("etcdctl");
+    command.env("ETCDCTL_API", "3").arg(format!("--endpoints={}", etcd.address()));
+    let output = command.args(words.split(' ')).output().await.expect("etcdctl starts");
+    assert!(output.status.success(), "{words}: {output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_logs_in_does_so_when_it_is_needed_and_again_when_a_token_ends() {
+    let etcd = Etcd::start().await;
+    let endpoints: Endpoints = etcd.address().parse().unwrap();
+    let with = async |login: Option<(&str, &str)>| {
+        let login = login.map(|(user, password)| Credentials {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        });
+        connect_with(&endpoints, Settings { login, ..quick() }).await
+    };
+    let (named, nobody) =
+        (with(Some(("root", "secret"))).await.unwrap(), with(None).await.unwrap());
+    let change = async |keys: &Arc<dyn KeySpace>| {
+        keys.txn(of(vec![Op::put("/a", "1")]), Origin::default()).await.map(drop)
+    };
+    // Nobody has to log in yet.
+    change(&named).await.unwrap();
+    for words in ["user add root:secret", "user grant-role root root", "auth enable"] {
+        etcdctl(&etcd, words).await;
+    }
+    change(&named).await.unwrap();
+    let refused = change(&nobody).await.unwrap_err();
+    assert!(matches!(refused, Error::Denied { .. }), "{refused:?}");
+    let mut watch = named.watch(all_changes().ranges, Revision::NONE).await.unwrap();
+    // Ends all tokens.
+    for words in ["--user root:secret auth disable", "auth enable"] {
+        etcdctl(&etcd, words).await;
+    }
+    change(&named).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(30), watch.next()).await;
+    assert_eq!(next.expect("it comes").unwrap().events[0].kv.key, "/a");
+    let wrong = with(Some(("root", "wrong"))).await.map(drop).unwrap_err();
+    assert!(matches!(wrong, Error::Denied { .. }), "{wrong:?}");
 }

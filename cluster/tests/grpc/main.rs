@@ -9,6 +9,7 @@ mod client_watch;
 mod conformance;
 mod etcdctl;
 mod kv;
+mod lease_keeper;
 mod maintenance;
 mod node;
 mod oracle;

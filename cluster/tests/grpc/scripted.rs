@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,9 +12,9 @@ use revfs_api::KeySpace;
 use revfs_api::client::{Endpoint, Settings, connect_with};
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangeKind, ChangesAnswer, ChangesRequest, DirectoryAnswer, Error, Event,
-    HistoryRequest, KeyRange, KeyValue, ListAnswer, Op, OpAnswer, Origin, RangeAnswer, Read,
-    ReadAnswer, Result, Revision, RevisionEvents, Stamp, Status, Time, Txn, TxnAnswer, Version,
-    Watch,
+    HistoryRequest, KeyRange, KeyValue, LeaseId, ListAnswer, Op, OpAnswer, Origin, RangeAnswer,
+    Read, ReadAnswer, Result, Revision, RevisionEvents, Stamp, Status, Time, Txn, TxnAnswer,
+    Version, Watch,
 };
 use revfs_cluster::grpc::{Drained, Listen, ServeHandle, serve};
 use tokio::sync::{oneshot, watch};
@@ -31,6 +31,8 @@ pub(crate) struct Scripted {
     /// Up to here there are revisions of which no watch is shown anything.
     idle: watch::Sender<Revision>,
     compacted: Mutex<Revision>,
+    /// Seconds of each lease; none are granted if it is 0.
+    lease_seconds: AtomicI64,
 }
 
 impl Scripted {
@@ -43,6 +45,7 @@ impl Scripted {
             published: watch::Sender::new(Vec::new()),
             idle: watch::Sender::new(Revision(1)),
             compacted: Mutex::new(Revision::NONE),
+            lease_seconds: AtomicI64::new(0),
         })
     }
 
@@ -56,6 +59,10 @@ impl Scripted {
 
     pub(crate) fn fail_with(&self, error: Error) {
         *self.error.lock() = Some(error);
+    }
+
+    pub(crate) fn grant_leases(&self, seconds: i64) {
+        self.lease_seconds.store(seconds, Ordering::SeqCst);
     }
 
     pub(crate) fn compact_to(&self, revision: Revision) {
@@ -174,6 +181,17 @@ impl KeySpace for Scripted {
 
     async fn compact(&self, _revision: Revision, _physical: bool) -> Result<()> {
         self.pass().await
+    }
+
+    async fn lease_grant(&self, id: LeaseId, _ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        self.pass().await?;
+        let seconds = self.lease_seconds.load(Ordering::SeqCst);
+        if seconds == 0 { Err(Error::Unsupported("leases")) } else { Ok((id, seconds)) }
+    }
+
+    async fn lease_keep_alive(&self, _id: LeaseId) -> Result<Option<i64>> {
+        self.pass().await?;
+        Ok(Some(self.lease_seconds.load(Ordering::SeqCst)).filter(|&seconds| seconds > 0))
     }
 
     async fn status(&self) -> Result<Status> {

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use revfs_api::client::{Endpoints, Settings, Tls as ClientTls, connect_with};
+use revfs_api::keyspace::{Error, Origin};
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
 use revfs_api::wire::etcdserverpb::{PutRequest, RangeRequest};
 use revfs_cluster::grpc::{Address, Listen, Listener};
@@ -19,6 +21,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 
 use crate::certificates::{Authority, Pair};
 use crate::node::Node;
+use crate::scripted::{put, quick};
 
 /// Files that change are noticed long before this.
 const NOTICED_WITHIN: Duration = Duration::from_secs(30);
@@ -300,4 +303,32 @@ async fn files_that_cannot_be_used_are_named() {
     std::fs::write(directory.path().join("key.pem"), &other.key).unwrap();
     let error = refused(good);
     assert!(matches!(error, TlsError::Pair { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_client_believes_its_authority_alone_and_comes_with_its_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let plain = options(directory.path(), &authority.issue("server", 1));
+    let server = Server::start(only_for(&clients, directory.path(), plain)).await;
+    let endpoints: Endpoints = format!("https://{}", server.address).parse().unwrap();
+    let own = clients.issue("someone", 2);
+    let tls = ClientTls {
+        trusted: authority.pem.clone().into(),
+        identity: Some((own.certificate.into(), own.key.into())),
+        server_name: Some("localhost".into()),
+    };
+    let with = async |tls: ClientTls| connect_with(&endpoints, Settings { tls, ..quick() }).await;
+    let keys = with(tls.clone()).await.unwrap();
+    keys.txn(put(), Origin::default()).await.unwrap();
+    for wrong in [
+        ClientTls { identity: None, ..tls.clone() },
+        ClientTls { trusted: clients.pem.clone().into(), ..tls.clone() },
+        ClientTls { server_name: Some("another.host".into()), ..tls.clone() },
+    ] {
+        let refused = with(wrong.clone()).await.map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Unavailable { .. }), "{wrong:?}: {refused:?}");
+    }
+    drop(keys);
+    server.node.stop().await;
 }

@@ -11,13 +11,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Streaming};
+use tonic::{Response, Status, Streaming};
 
 use super::plain::{event, interval, number, revision, time_of};
 use crate::client::resuming::{Source, Step, Stream};
 use crate::client::watch::REVISION_EVENTS_MAX;
 use crate::client::{Client, Endpoint};
 use crate::keyspace::{Error, Event, KeyRange, Result, Revision, RevisionEvents, Stamp};
+use crate::status::{INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY};
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::watch_request::RequestUnion;
 
@@ -93,8 +94,16 @@ async fn begin(client: &Client, create: pb::WatchCreateRequest) -> Result<Begun>
             let mut watching = at.watch();
             let mut stream = watching.watch(ReceiverStream::new(sent)).await?.into_inner();
             let created = stream.message().await?;
-            let none = || tonic::Status::unavailable("the node ended the watch at once");
-            Ok(Response::new((requests, stream, created.ok_or_else(none)?)))
+            let none = || Status::unavailable("the node ended the watch at once");
+            let created = created.ok_or_else(none)?;
+            // A stream is refused by a message: what another token may mend must look like a refusal.
+            let wants_login = [INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY]
+                .into_iter()
+                .find(|words| created.canceled && created.cancel_reason.ends_with(words));
+            match wants_login {
+                Some(words) => Err(Status::unauthenticated(words)),
+                None => Ok(Response::new((requests, stream, created))),
+            }
         }
     });
     let (endpoint, opened) = opening.await?;
