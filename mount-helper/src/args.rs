@@ -6,9 +6,11 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completion::CompletionArgs, del::DelArgs, diff::DiffArgs, get::GetArgs, inspect::InspectArgs,
+    compact::CompactArgs, completion::CompletionArgs, del::DelArgs, diff::DiffArgs,
+    elect::ElectArgs, get::GetArgs, inspect::InspectArgs, lease::LeaseArgs, lock::LockArgs,
     log::LogArgs, ls::LsArgs, mount::MountArgs, put::PutArgs, restore::RestoreArgs,
-    serve::ServeArgs, snapshot::SnapshotArgs, status::StatusArgs, umount::UmountArgs, up::UpArgs,
+    serve::ServeArgs, snapshot::SnapshotArgs, status::StatusArgs, txn::TxnArgs, umount::UmountArgs,
+    up::UpArgs, watch::WatchArgs,
 };
 use crate::connection::ConnectionArgs;
 use crate::guard::GuardArgs;
@@ -19,24 +21,24 @@ revfs: a directory whose every change is a revision that you can go back to
 Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
 
   up DIR                  start a node, keep its data, and mount it at DIR
-  serve                   a node for clients of the network, without a mount
-  mount ENDPOINTS DIR     mount a cluster that runs elsewhere, of revfs or of etcd
+  serve                   start a node for clients of the network, with no mount
+  mount ENDPOINTS DIR     mount a cluster that runs elsewhere, of revfs or etcd
   umount DIR              unmount DIR and wait until everything is stored
   get KEY…                print values            put KEY [VALUE]  store one
   ls [KEY]                list one level          del KEY…         delete
-  log PATH                who changed it, when, and at which revision
+  txn [FILE]              several changes in one step, if conditions hold
+  watch KEY [-- CMD]      print changes as they come, or run CMD at each
+  lock NAME [-- CMD]      hold a lock             elect NAME VALUE lead, follow
+  log PATH                who changed it, when    lease grant|…    times of keys
   diff A..B PATH          what changed between two revisions (unified)
-  restore PATH --to N|T   make PATH what it was, in one transaction
-  status [DIR]            the node: sizes, process    completion SHELL
+  restore PATH --to N|T   as it was, in one step  compact N|@T     forget
   snapshot save|restore   back up into a file     inspect DATA-DIR look inside
+  status [DIR]            the node: sizes, state  completion SHELL
 
 A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
 N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
 Exit: 0 done, 1 not there or failed, 2 usage, 3 refused, 4 no node, 5 unknown.
-
-Examples:
-  revfs up ~/conf                        cat ~/conf/@rev/41/app/limits
-  revfs diff @-1h.. ~/conf/app           revfs restore ~/conf/app --to 41
+Examples: revfs up ~/conf; cat ~/conf/@rev/41/app; revfs restore ~/conf --to 41
 Each command explains itself: revfs COMMAND --help
 ";
 
@@ -100,6 +102,12 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     Restore(RestoreArgs),
     Status(StatusArgs),
+    Txn(TxnArgs),
+    Watch(WatchArgs),
+    Lease(LeaseArgs),
+    Lock(LockArgs),
+    Elect(ElectArgs),
+    Compact(CompactArgs),
     Snapshot(SnapshotArgs),
     Inspect(InspectArgs),
     Completion(CompletionArgs),

@@ -1,10 +1,14 @@
 //! One file for each command: its arguments, what it asks of the key space, what it prints.
 
+pub(crate) mod compact;
 pub(crate) mod completion;
 pub(crate) mod del;
 pub(crate) mod diff;
+pub(crate) mod elect;
 pub(crate) mod get;
 pub(crate) mod inspect;
+pub(crate) mod lease;
+pub(crate) mod lock;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod mount;
@@ -13,5 +17,7 @@ pub(crate) mod restore;
 pub(crate) mod serve;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+pub(crate) mod txn;
 pub(crate) mod umount;
 pub(crate) mod up;
+pub(crate) mod watch;

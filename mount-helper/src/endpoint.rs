@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use revfs_api::KeySpace;
-use revfs_api::client::{self, Endpoints};
+use revfs_api::client::{Client, Endpoints};
 
 use crate::args::Globals;
 use crate::error::{Asked as _, Failure, Kind, Result};
@@ -19,6 +19,8 @@ use crate::target::{self, Place, Target};
 pub(crate) struct Node {
     pub(crate) keys: Arc<dyn KeySpace>,
     pub(crate) targets: Vec<Target>,
+    /// Where it is, as `--endpoint` takes it.
+    pub(crate) endpoint: String,
 }
 
 /// Finds the node that `arguments` belong to and connects.
@@ -27,6 +29,27 @@ pub(crate) struct Node {
 /// Usage errors if the arguments lie in different mounts, `Unreachable` if no node is found or it
 /// does not answer.
 pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: bool) -> Result<Node> {
+    let (endpoint, targets) = find(globals, arguments, literal)?;
+    Ok(Node { keys: connect(&endpoint, globals).await?, targets, endpoint })
+}
+
+pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn KeySpace>> {
+    let connected = client_of(text, globals)?.key_space().await;
+    connected.asked(|| format!("reach the node at {text}"))
+}
+
+fn client_of(text: &str, globals: &Globals) -> Result<Client> {
+    let endpoints: Endpoints = text.parse().map_err(|error| {
+        Failure::caused(format!("--endpoint '{text}' names no node"), &error)
+            .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")
+            .of_kind(Kind::Usage)
+    })?;
+    let settings = globals.connection.settings()?;
+    Client::new(&endpoints, settings).asked(|| format!("use --endpoint {text}"))
+}
+
+/// The endpoint to ask, and what the arguments mean there.
+fn find(globals: &Globals, arguments: &[OsString], literal: bool) -> Result<(String, Vec<Target>)> {
     let mounts = mounts::ours().unwrap_or_default();
     let place_of = |argument: &OsString| match literal {
         true => Place::Key,
@@ -36,22 +59,11 @@ pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: boo
     let targets =
         arguments.iter().zip(&places).map(|(argument, place)| Target::new(argument, place));
     let targets = targets.collect::<Result<Vec<Target>>>()?;
-    let text = match &globals.endpoint {
+    let endpoint = match &globals.endpoint {
         Some(endpoint) => endpoint.clone(),
         None => endpoint_of_mount(choose(&mounts, &places)?)?,
     };
-    Ok(Node { keys: connect(&text, globals).await?, targets })
-}
-
-pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn KeySpace>> {
-    let endpoints: Endpoints = text.parse().map_err(|error| {
-        Failure::caused(format!("--endpoint '{text}' names no node"), &error)
-            .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")
-            .of_kind(Kind::Usage)
-    })?;
-    let settings = globals.connection.settings()?;
-    let connected = client::connect_with(&endpoints, settings).await;
-    connected.asked(|| format!("reach the node at {text}"))
+    Ok((endpoint, targets))
 }
 
 /// The mount whose node is asked.

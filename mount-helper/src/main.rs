@@ -8,6 +8,7 @@
 //! No thread is started before `up --daemon` has detached itself.
 
 mod args;
+mod child;
 mod commands;
 mod compare;
 mod connection;
@@ -15,6 +16,7 @@ mod data_lock;
 mod endpoint;
 mod error;
 mod guard;
+mod lease_id;
 mod log_file;
 mod moment;
 mod mounting;
@@ -25,6 +27,7 @@ mod output;
 mod scan;
 mod signals;
 mod target;
+mod turn;
 mod unified;
 mod unmount;
 
@@ -71,16 +74,22 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Umount(args) => commands::umount::run(&args, &mut output)?,
         Command::Inspect(args) => commands::inspect::run(&args, &mut output)?,
         Command::GuardMount(args) => guard::run(&args)?,
-        client => run_client(client, &globals, &mut output)?,
+        client => return run_client(client, &globals, &mut output),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Result<()> {
+fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(async {
         match command {
+            Command::Txn(args) => return commands::txn::run(args, globals, output).await,
+            Command::Watch(args) => return commands::watch::run(args, globals, output).await,
+            Command::Lease(args) => return commands::lease::run(args, globals, output).await,
+            Command::Lock(args) => return commands::lock::run(args, globals, output).await,
+            Command::Elect(args) => return commands::elect::run(args, globals, output).await,
+            Command::Compact(args) => commands::compact::run(args, globals, output).await,
             Command::Get(args) => commands::get::run(args, globals, output).await,
             Command::Put(args) => commands::put::run(args, globals, output).await,
             Command::Del(args) => commands::del::run(args, globals, output).await,
@@ -97,7 +106,8 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             | Command::Inspect(_)
             | Command::Completion(_)
             | Command::GuardMount(_) => unreachable!("they are no clients"),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     })
 }
 

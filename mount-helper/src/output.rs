@@ -70,6 +70,21 @@ impl Output {
         Ok(())
     }
 
+    /// Rows of columns: aligned below their names on a terminal, with a tab between them elsewhere.
+    pub(crate) fn columns(&mut self, names: &[&str], rows: &[Vec<String>]) -> Result<()> {
+        if !self.terminal {
+            for row in rows {
+                self.line(&row.join("\t"))?;
+            }
+            return Ok(());
+        }
+        let cells = |row: Vec<String>| row.into_iter().map(String::into_bytes).collect();
+        let names = names.iter().map(|name| name.to_uppercase()).collect();
+        let all: Vec<_> = [names].into_iter().chain(rows.iter().cloned()).map(cells).collect();
+        self.table(&all)
+    }
+
+    /// Shows what was printed so far to whoever waits for it.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.out.flush()?;
         Ok(())
