@@ -58,6 +58,7 @@ fn watches() -> [pb::WatchCreateRequest; 4] {
 
 /// A stream of one server, and what it said, by the number of the watch.
 struct Told {
+    address: String,
     _requests: mpsc::Sender<pb::WatchRequest>,
     answers: Streaming<pb::WatchResponse>,
     events: BTreeMap<i64, Vec<Event>>,
@@ -82,7 +83,7 @@ impl Told {
         }
         let answers = client.watch(ReceiverStream::new(sent)).await.expect("it answers");
         let answers = answers.into_inner();
-        let mut told = Self { _requests: requests, answers, events };
+        let mut told = Self { address: address.to_owned(), _requests: requests, answers, events };
         // Nothing happens before they are there.
         for _ in 0..asked {
             let answer = told.next().await;
@@ -93,7 +94,12 @@ impl Told {
 
     async fn next(&mut self) -> pb::WatchResponse {
         let answer = tokio::time::timeout(LIMIT, self.answers.message()).await;
-        let answer = answer.expect("an answer in time").expect("no error").expect("not the end");
+        let answer = answer.unwrap_or_else(|_| {
+            let last = |events: &Vec<Event>| events.last().and_then(|event| event.kv.clone());
+            let last: Vec<_> = self.events.values().map(last).collect();
+            panic!("{} says nothing any more; the last it told: {last:?}", self.address)
+        });
+        let answer = answer.expect("no error").expect("not the end");
         let known = self.events.get_mut(&answer.watch_id);
         known.expect("a watch that was asked for").extend(answer.events.iter().cloned());
         answer
@@ -231,6 +237,8 @@ impl Run {
             }
         }
         self.events += self.streams.compare();
+        self.both.hash().await;
+        self.hashes += 1;
         for id in self.streams.etcd.events.keys() {
             let left = self.streams.etcd.events[id].len();
             assert_eq!(self.streams.node.events[id].len(), left, "events of watch {id}");
@@ -243,6 +251,7 @@ async fn a_long_history_is_the_same_on_both() {
     let mut random = Random::new(requests::seed());
     let (etcd, node) = (Etcd::start().await, Node::start_in_memory().await);
     let addresses = [etcd.address().to_owned(), node.address()];
+    println!("etcd and node are at {addresses:?}");
     let [of_etcd, of_node] = &addresses;
     let both = Pair { etcd: Client::new(of_etcd).await, node: Client::new(of_node).await };
     let streams = Streams {
