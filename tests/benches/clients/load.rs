@@ -1,0 +1,123 @@
+//! Clients that repeat one operation for a while.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use revfs_api::wire::etcdserverpb::kv_client::KvClient;
+use revfs_api::wire::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::server::Server;
+
+pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(crate) const VALUE_BYTES: usize = 256;
+
+/// Keys that are there before anything is measured.
+pub(crate) const KEYS: usize = 10_000;
+
+/// Connections that the clients share.
+const CONNECTIONS: usize = 4;
+
+/// A range of a thousand keys has 300 KB; nothing here has more than this.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+const FILL_OPS: usize = 100;
+
+/// The connections to one server.
+#[derive(Clone)]
+pub(crate) struct Load {
+    channels: Arc<[Channel]>,
+}
+
+/// What came of a sample.
+pub(crate) struct Done {
+    pub(crate) operations: u64,
+    pub(crate) took: Duration,
+    /// The median of single operations.
+    pub(crate) median: Duration,
+}
+
+pub(crate) fn key(number: usize) -> Bytes {
+    format!("/bench/directory/key-{number:010}").into()
+}
+
+pub(crate) fn value(number: usize) -> Bytes {
+    let seed = number.to_string();
+    seed.bytes().cycle().take(VALUE_BYTES).collect::<Vec<u8>>().into()
+}
+
+pub(crate) fn put(key: Bytes, number: usize) -> PutRequest {
+    PutRequest { key, value: value(number), ..PutRequest::default() }
+}
+
+pub(crate) fn put_op(request: PutRequest) -> RequestOp {
+    RequestOp { request: Some(request_op::Request::RequestPut(request)) }
+}
+
+impl Load {
+    pub(crate) async fn connect(server: &Server) -> Outcome<Self> {
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            channels.push(
+                Endpoint::from_shared(server.url.clone())?.tcp_nodelay(true).connect().await?,
+            );
+        }
+        Ok(Self { channels: channels.into() })
+    }
+
+    pub(crate) fn channel(&self, client: usize) -> Channel {
+        self.channels[client % self.channels.len()].clone()
+    }
+
+    pub(crate) fn kv(&self, client: usize) -> KvClient<Channel> {
+        KvClient::new(self.channel(client)).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// Puts the keys that the workloads read.
+    pub(crate) async fn fill(&self) -> Outcome<()> {
+        let mut kv = self.kv(0);
+        for from in (0..KEYS).step_by(FILL_OPS) {
+            let success = (from..from + FILL_OPS).map(|number| put_op(put(key(number), number)));
+            kv.txn(TxnRequest { success: success.collect(), ..TxnRequest::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// Has `clients` repeat `operation` for `length`; it gets the client's number and a count that is
+    /// different for each call of all clients.
+    pub(crate) async fn repeat<F, Fut>(
+        &self,
+        clients: usize,
+        length: Duration,
+        operation: F,
+    ) -> Outcome<Done>
+    where
+        F: Fn(Self, usize, usize) -> Fut + Clone + Send + 'static,
+        Fut: Future<Output = Outcome<()>> + Send,
+    {
+        let begun = Instant::now();
+        let mut running = tokio::task::JoinSet::new();
+        for client in 0..clients {
+            let (load, operation) = (self.clone(), operation.clone());
+            running.spawn(async move {
+                let mut took = Vec::new();
+                while begun.elapsed() < length {
+                    let start = Instant::now();
+                    operation(load.clone(), client, took.len() * clients + client).await?;
+                    took.push(start.elapsed());
+                }
+                Outcome::Ok(took)
+            });
+        }
+        let mut all = Vec::new();
+        while let Some(ended) = running.join_next().await {
+            all.extend(ended??);
+        }
+        let took = begun.elapsed();
+        all.sort_unstable();
+        let median = all.get(all.len() / 2).copied().unwrap_or_default();
+        Ok(Done { operations: u64::try_from(all.len())?, took, median })
+    }
+}

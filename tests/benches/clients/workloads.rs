@@ -1,0 +1,164 @@
+//! What is measured, each the same on both servers.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use revfs_api::wire::etcdserverpb::{Compare, RangeRequest, TxnRequest, compare};
+
+use crate::load::{Done, KEYS, Load, Outcome, key, put, put_op};
+use crate::table::Goal;
+use crate::watching;
+
+type Run = for<'l> fn(&'l Load, Duration) -> Pin<Box<dyn Future<Output = Outcome<Done>> + 'l>>;
+
+pub(crate) struct Workload {
+    pub(crate) name: &'static str,
+    pub(crate) goal: Goal,
+    pub(crate) run: Run,
+}
+
+const MANY: usize = 64;
+const RANGE_KEYS: usize = 1_000;
+
+pub(crate) const WORKLOADS: &[Workload] = &[
+    Workload {
+        name: "put, 64 clients",
+        goal: Goal::Rate { at_least: 1.6 },
+        run: |load, length| Box::pin(puts(load, MANY, length)),
+    },
+    Workload {
+        name: "put, 1 client: latency",
+        goal: Goal::Latency { at_most: 0.8 },
+        run: |load, length| Box::pin(puts(load, 1, length)),
+    },
+    Workload {
+        name: "get linearizable, 64 clients",
+        goal: Goal::Rate { at_least: 1.7 },
+        run: |load, length| Box::pin(gets(load, length, RangeRequest::default())),
+    },
+    Workload {
+        name: "get serializable, 64 clients",
+        goal: Goal::Rate { at_least: 1.7 },
+        run: |load, length| {
+            Box::pin(gets(load, length, RangeRequest { serializable: true, ..Default::default() }))
+        },
+    },
+    Workload {
+        name: "get at an old revision, 64 clients",
+        goal: Goal::Rate { at_least: 1.7 },
+        run: |load, length| Box::pin(gets_of_the_past(load, length)),
+    },
+    Workload {
+        name: "range of 1,000 keys, 64 clients",
+        goal: Goal::Rate { at_least: 3.0 },
+        run: |load, length| Box::pin(ranges(load, length)),
+    },
+    Workload {
+        name: "transaction of 10 puts, 64 clients",
+        goal: Goal::Rate { at_least: 2.0 },
+        run: |load, length| Box::pin(txns(load, length)),
+    },
+    Workload {
+        name: "compare and swap, 64 clients on 64 keys",
+        goal: Goal::Rate { at_least: 1.6 },
+        run: |load, length| Box::pin(swaps(load, length, MANY)),
+    },
+    Workload {
+        name: "compare and swap, 64 clients on one key: swaps",
+        goal: Goal::Rate { at_least: 1.2 },
+        run: |load, length| Box::pin(swaps(load, length, 1)),
+    },
+    Workload {
+        name: "watch: events to 100 watchers",
+        goal: Goal::Rate { at_least: 2.0 },
+        run: |load, length| Box::pin(watching::fan_out(load, length)),
+    },
+    Workload {
+        name: "watch: delay of an event",
+        goal: Goal::Latency { at_most: 0.5 },
+        run: |load, length| Box::pin(watching::delay(load, length)),
+    },
+];
+
+/// A number that jumps about.
+fn scattered(count: usize) -> usize {
+    count.wrapping_mul(2_654_435_761) % KEYS
+}
+
+async fn puts(load: &Load, clients: usize, length: Duration) -> Outcome<Done> {
+    load.repeat(clients, length, |load, client, count| async move {
+        load.kv(client).put(put(key(scattered(count)), count)).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn gets(load: &Load, length: Duration, template: RangeRequest) -> Outcome<Done> {
+    load.repeat(MANY, length, move |load, client, count| {
+        let request = RangeRequest { key: key(scattered(count)), ..template.clone() };
+        async move {
+            let answer = load.kv(client).range(request).await?.into_inner();
+            if answer.kvs.len() == 1 { Ok(()) } else { Err("a key is missing".into()) }
+        }
+    })
+    .await
+}
+
+/// Every key was there when the last of them had just been made, and has changed since.
+async fn gets_of_the_past(load: &Load, length: Duration) -> Outcome<Done> {
+    let last = RangeRequest { key: key(KEYS - 1), ..RangeRequest::default() };
+    let found = load.kv(0).range(last).await?.into_inner();
+    let revision = found.kvs.first().ok_or("the last key is missing")?.create_revision;
+    gets(load, length, RangeRequest { revision, ..RangeRequest::default() }).await
+}
+
+async fn ranges(load: &Load, length: Duration) -> Outcome<Done> {
+    load.repeat(MANY, length, |load, client, count| async move {
+        let from = scattered(count) % (KEYS - RANGE_KEYS);
+        let range_end = key(from + RANGE_KEYS);
+        let request = RangeRequest { key: key(from), range_end, ..RangeRequest::default() };
+        let answer = load.kv(client).range(request).await?.into_inner();
+        if answer.kvs.len() == RANGE_KEYS { Ok(()) } else { Err("keys are missing".into()) }
+    })
+    .await
+}
+
+async fn txns(load: &Load, length: Duration) -> Outcome<Done> {
+    load.repeat(MANY, length, |load, client, count| async move {
+        let puts = (0..10).map(|nth| put_op(put(key(scattered(count) / 10 * 10 + nth), count)));
+        let request = TxnRequest { success: puts.collect(), ..TxnRequest::default() };
+        load.kv(client).txn(request).await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Reads and swaps until a swap has succeeded: one operation.
+async fn swaps(load: &Load, length: Duration, keys: usize) -> Outcome<Done> {
+    load.repeat(MANY, length, move |load, client, count| async move {
+        let key: Bytes = format!("/bench/swapped/{}", client % keys).into();
+        let mut kv = load.kv(client);
+        loop {
+            let read = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+            let found = kv.range(read).await?.into_inner();
+            let known = found.kvs.first().map_or(0, |kv| kv.mod_revision);
+            let unchanged = Compare {
+                result: compare::CompareResult::Equal.into(),
+                target: compare::CompareTarget::Mod.into(),
+                key: key.clone(),
+                target_union: Some(compare::TargetUnion::ModRevision(known)),
+                ..Compare::default()
+            };
+            let request = TxnRequest {
+                compare: vec![unchanged],
+                success: vec![put_op(put(key.clone(), count))],
+                failure: Vec::new(),
+            };
+            if kv.txn(request).await?.into_inner().succeeded {
+                return Ok(());
+            }
+        }
+    })
+    .await
+}
