@@ -1,5 +1,5 @@
-//! Generates messages and services from `proto/`, in Rust alone: no `protoc` is needed. Their
-//! descriptors are kept for those who ask a server what it speaks.
+//! Generates messages and services from `proto/`, in Rust alone: no `protoc` is needed. etcd's
+//! messages have their JSON form, too. The descriptors are kept for those who ask a server what it speaks.
 
 use prost::Message;
 
@@ -12,7 +12,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
-    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let encoded = descriptors.encode_to_vec();
+    pbjson_build::Builder::new()
+        .register_descriptors(&encoded)?
+        .preserve_proto_field_names()
+        .ignore_unknown_fields()
+        .build(&[".mvccpb", ".etcdserverpb", ".v3lockpb", ".v3electionpb"])?;
+    std::fs::write(out.join("descriptors.bin"), encoded)?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())

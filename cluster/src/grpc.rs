@@ -31,6 +31,7 @@ mod turn;
 mod watch;
 mod watch_stream;
 
+pub(crate) use connection::Peer;
 pub use limits::Limits;
 pub use listener::ListenError;
 pub use maintenance::ETCD_VERSION;

@@ -7,6 +7,7 @@
 //! - `upload`: transactions that are too large for one entry of the log;
 //! - [`Local`]: the [`revfs_api::KeySpace`] of the node in this process;
 //! - [`auth`]: who asks;
+//! - `http`: the same services as JSON, and the state of the node for machines that watch it;
 //! - [`tls`]: certificates of the listeners, and who is let in;
 //! - [`grpc`]: the services.
 
@@ -20,6 +21,7 @@ mod data_dir;
 mod fields;
 pub mod grpc;
 mod housekeeping;
+mod http;
 pub mod inspect;
 mod lease_clock;
 mod local;

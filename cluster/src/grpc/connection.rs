@@ -44,6 +44,11 @@ impl Peer {
         Self { is_trusted: true, ..Self::default() }
     }
 
+    /// The same without its certificate's name.
+    pub(crate) fn without_certificate(&self) -> Self {
+        Self { is_trusted: self.is_trusted, ..Self::default() }
+    }
+
     /// The common name of the client's certificate, if that was verified and names its user.
     pub(crate) fn certificate_name(&self) -> Option<&Arc<str>> {
         self.certificate_name.get()

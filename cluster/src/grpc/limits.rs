@@ -23,7 +23,7 @@ pub struct Limits {
 
 impl Limits {
     /// What is decoded at all of one message.
-    pub(super) fn message_bytes_max(&self) -> usize {
+    pub(crate) fn message_bytes_max(&self) -> usize {
         self.request_bytes_max.saturating_add(OVERHEAD_BYTES)
     }
 }

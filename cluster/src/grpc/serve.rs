@@ -26,6 +26,7 @@ use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::member::Backend;
 use super::routes;
 use super::watch::PROGRESS_INTERVAL;
+use crate::http;
 use crate::local::Local;
 use crate::tls::Tls;
 
@@ -187,6 +188,7 @@ where
     let (phase, phases) = watch::channel(Phase::Serving);
     let client_urls = Arc::new(OnceLock::new());
     let routes = routes::all(&listen, backend, &phases, &client_urls).await?;
+    let routes = http::beside(routes, &listen.limits);
     let Listen { socket, tcp, listeners, limits, drain_timeout, advertise_client_urls, .. } =
         listen;
     let mut open = Open { routes, limits, phases, servers: JoinSet::new(), files: Vec::new() };
@@ -296,6 +298,7 @@ async fn run(
         }
     });
     let served = Server::builder()
+        .accept_http1(true)
         .max_concurrent_streams(limits.concurrent_streams_max)
         .http2_keepalive_interval(limits.keep_alive_interval)
         .http2_keepalive_timeout(Some(limits.keep_alive_timeout))

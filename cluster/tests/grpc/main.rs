@@ -8,6 +8,8 @@ mod client_failover;
 mod client_watch;
 mod conformance;
 mod etcdctl;
+mod gateway;
+mod http;
 mod kv;
 mod lease_keeper;
 mod maintenance;
