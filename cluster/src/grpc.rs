@@ -35,4 +35,6 @@ pub(crate) use connection::Peer;
 pub use limits::Limits;
 pub use listener::ListenError;
 pub use maintenance::ETCD_VERSION;
-pub use serve::{Address, Drained, Listen, Listener, ServeError, ServeHandle, serve, serve_node};
+pub use serve::{
+    Address, Drained, Listen, Listener, ServeError, ServeHandle, Shows, serve, serve_node,
+};

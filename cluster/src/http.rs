@@ -6,23 +6,46 @@
 
 mod answer;
 mod gateway;
+mod health;
+mod metered;
+mod metrics;
 
-use axum::Router;
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Router, middleware};
 use tonic::Status;
 use tonic::service::Routes;
 
+use self::metrics::Metrics;
 use crate::grpc::{ETCD_VERSION, Limits};
+use crate::local::Local;
 
-/// The services `grpc` and all that is beside them.
-pub(crate) fn beside(grpc: Routes, limits: &Limits) -> Routes {
-    let grpc = grpc.prepare();
+/// All that is served: to clients, and to those who only look how the node is.
+pub(crate) struct Sites {
+    pub(crate) clients: Routes,
+    pub(crate) lookers: Routes,
+}
+
+/// The services `grpc` and all that is beside them; `node` is whose services they are, if a node's.
+pub(crate) fn beside(grpc: Routes, node: Option<Arc<Local>>, limits: &Limits) -> Sites {
+    let metrics = Arc::new(Metrics::new());
+    let calls = Arc::clone(&metrics);
+    let grpc = grpc.into_axum_router().layer(middleware::from_fn(move |request, next| {
+        metered::count(Arc::clone(&calls), request, next)
+    }));
+    let grpc = Routes::from(grpc).prepare();
     let gateway = gateway::routes(&grpc, limits);
-    let routes = grpc.into_axum_router().fallback(unknown);
-    routes.merge(gateway).merge(about()).into()
+    let mut lookers = about();
+    if let Some(node) = node {
+        lookers =
+            lookers.merge(health::routes(&node, &metrics)).merge(metrics::routes(node, metrics));
+    }
+    let clients = grpc.into_axum_router().fallback(unknown).merge(gateway).merge(lookers.clone());
+    Sites { clients: clients.into(), lookers: lookers.fallback(unknown).into() }
 }
 
 fn about() -> Router {

@@ -26,7 +26,7 @@ use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::member::Backend;
 use super::routes;
 use super::watch::PROGRESS_INTERVAL;
-use crate::http;
+use crate::http::{self, Sites};
 use crate::local::Local;
 use crate::tls::Tls;
 
@@ -51,6 +51,15 @@ pub struct Listener {
     pub address: Address,
     /// Only encrypted connections are served, by these rules.
     pub tls: Option<Arc<Tls>>,
+    pub shows: Shows,
+}
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    Everything,
+    /// How the node is: metrics, health and version, and no data.
+    Metrics,
 }
 
 /// Where to listen, and how to stop.
@@ -187,11 +196,16 @@ where
 {
     let (phase, phases) = watch::channel(Phase::Serving);
     let client_urls = Arc::new(OnceLock::new());
+    let node = match &backend {
+        Backend::Node(node) => Some(Arc::clone(node)),
+        Backend::Other(_) => None,
+    };
     let routes = routes::all(&listen, backend, &phases, &client_urls).await?;
-    let routes = http::beside(routes, &listen.limits);
+    let Sites { clients: routes, lookers } = http::beside(routes, node, &listen.limits);
     let Listen { socket, tcp, listeners, limits, drain_timeout, advertise_client_urls, .. } =
         listen;
-    let mut open = Open { routes, limits, phases, servers: JoinSet::new(), files: Vec::new() };
+    let mut open =
+        Open { routes: routes.clone(), limits, phases, servers: JoinSet::new(), files: Vec::new() };
     if let Some(path) = &socket {
         open.unix(path, OpenTo::Owner, None).await?;
     }
@@ -200,7 +214,11 @@ where
         bound_tcp.push(open.tcp(address, None).await?);
     }
     let mut bound = Vec::new();
-    for Listener { address, tls } in listeners {
+    for Listener { address, tls, shows } in listeners {
+        open.routes = match shows {
+            Shows::Everything => routes.clone(),
+            Shows::Metrics => lookers.clone(),
+        };
         bound.push(match address {
             Address::Tcp(address) => Address::Tcp(open.tcp(address, tls).await?),
             Address::Unix(path) => {

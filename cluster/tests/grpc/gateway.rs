@@ -61,7 +61,8 @@ async fn a_transaction_has_its_branches_and_their_answers() {
     let (code, first) = post(&node, "/v3/kv/txn", txn.clone()).await;
     let expected = json!({"header": {"revision": "2"}, "succeeded": true,
         "responses": [{"response_put": {"header": {"revision": "2"}}}]});
-    assert_eq!((code, bare(first)), (200, expected));
+    assert_eq!(code, 200, "{first}");
+    assert_eq!(bare(first), expected);
     let (_, second) = post(&node, "/v3/kv/txn", txn).await;
     assert_eq!(second.get("succeeded"), None, "false is left out");
     assert_eq!(second["responses"][0]["response_range"]["kvs"][0]["value"], BAR);
@@ -128,7 +129,8 @@ async fn a_watch_streams_a_line_for_each_answer_while_its_body_goes_on() {
     let (code, _, mut lines) = begin(&node.address(), "POST", "/v3/watch", &chunked, &create).await;
     assert_eq!(code, 200);
     assert_eq!(lines.next().await.unwrap()["result"]["created"], true);
-    post(&node, "/v3/kv/put", json!({"key": FOO, "value": BAR})).await;
+    let (code, put) = post(&node, "/v3/kv/put", json!({"key": FOO, "value": BAR})).await;
+    assert_eq!(code, 200, "{put}");
     let line = lines.next().await.unwrap();
     let kv = &line["result"]["events"][0]["kv"];
     assert_eq!((&kv["key"], &kv["mod_revision"]), (&json!(FOO), &json!("2")));
@@ -151,7 +153,8 @@ async fn a_watch_goes_on_after_its_body_has_ended_and_ends_with_the_server() {
     let create = json!({"create_request": {"key": FOO}}).to_string();
     let (_, _, mut lines) = begin(&node.address(), "POST", "/v3/watch", &[], &create).await;
     assert_eq!(lines.next().await.unwrap()["result"]["created"], true);
-    post(&node, "/v3/kv/put", json!({"key": FOO, "value": BAR})).await;
+    let (code, put) = post(&node, "/v3/kv/put", json!({"key": FOO, "value": BAR})).await;
+    assert_eq!(code, 200, "{put}");
     assert_eq!(lines.next().await.unwrap()["result"]["events"][0]["kv"]["value"], BAR);
     let stopping = node.signal();
     assert_eq!(lines.next().await.unwrap()["error"]["code"], 14, "clients try again");

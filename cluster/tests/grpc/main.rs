@@ -9,6 +9,7 @@ mod client_watch;
 mod conformance;
 mod etcdctl;
 mod gateway;
+mod health;
 mod http;
 mod kv;
 mod lease_keeper;

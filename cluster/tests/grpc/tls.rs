@@ -9,7 +9,7 @@ use revfs_api::client::{Endpoints, Settings, Tls as ClientTls, connect_with};
 use revfs_api::keyspace::{Error, Origin};
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
 use revfs_api::wire::etcdserverpb::{PutRequest, RangeRequest};
-use revfs_cluster::grpc::{Address, Listen, Listener};
+use revfs_cluster::grpc::{Address, Listen, Listener, Shows};
 use revfs_cluster::tls::{MinVersion, Tls, TlsError, TlsOptions};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -40,7 +40,7 @@ impl Server {
     async fn start(options: TlsOptions) -> Self {
         let tls = Tls::load(options).expect("the files are good");
         let address = Address::Tcp("127.0.0.1:0".parse().expect("it can be made"));
-        let listeners = vec![Listener { address, tls: Some(tls) }];
+        let listeners = vec![Listener { address, tls: Some(tls), shows: Shows::Everything }];
         let node = Node::start_with(Listen { listeners, ..Listen::default() }).await;
         let Address::Tcp(address) = node.bound()[0] else { panic!("it listens on TCP") };
         Self { node, address }

@@ -10,7 +10,7 @@ use revfs_cluster::{AutoCompaction, NodeConfig};
 use super::encryption::{self, Encryption};
 use super::layers::Values;
 use super::logging::{Format, LogPlan, Target};
-use super::value::{self, ListenUrl, Retention, duration, list, number, word};
+use super::value::{self, ListenUrl, Place, Retention, duration, list, number, word};
 use crate::error::{Failure, Result};
 use crate::unmount::absolute;
 
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) data_dir: PathBuf,
     pub(super) clients: Vec<ListenUrl>,
+    /// Where only those are served who look how the node is.
+    pub(super) metrics: Vec<ListenUrl>,
     /// Where a URL asks for it.
     pub(super) encryption: Option<Encryption>,
     pub(super) advertised: Vec<String>,
@@ -49,7 +51,13 @@ impl Plan {
         };
         let data_dir = absolute(&data_dir)?;
         let clients = values.parsed("listen-client-urls", value::listen_urls)?;
-        let encryption = encryption::of(values, &clients, &data_dir)?;
+        let metrics = match values.text("listen-metrics-urls") {
+            "" => Vec::new(),
+            _ => values.parsed("listen-metrics-urls", value::listen_urls)?,
+        };
+        check_apart(values, &clients, &metrics)?;
+        let all: Vec<ListenUrl> = clients.iter().chain(&metrics).cloned().collect();
+        let encryption = encryption::of(values, &all, &data_dir)?;
         Ok(Self {
             node: node(values, &data_dir)?,
             limits: limits(values)?,
@@ -59,9 +67,25 @@ impl Plan {
             name,
             data_dir,
             clients,
+            metrics,
             encryption,
             advertised: values.parsed("advertise-client-urls", value::advertised_urls)?,
         })
+    }
+}
+
+fn check_apart(values: &Values, clients: &[ListenUrl], metrics: &[ListenUrl]) -> Result<()> {
+    let is_fixed = |url: &ListenUrl| !matches!(&url.place, Place::Tcp(at) if at.port() == 0);
+    let both = metrics.iter().filter(|url| is_fixed(url));
+    match both.into_iter().find(|url| clients.iter().any(|client| client.place == url.place)) {
+        None => Ok(()),
+        Some(url) => Err(Failure::usage(format!(
+            "{} and {} both have '{}'",
+            values.told("listen-metrics-urls"),
+            values.told("listen-client-urls"),
+            url.text
+        ))
+        .hint("use another port; what is shown there is shown to clients anyway")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use revfs_cluster::Node;
-use revfs_cluster::grpc::{Address, Drained, Listen, Listener, ServeHandle, serve_node};
+use revfs_cluster::grpc::{Address, Drained, Listen, Listener, ServeHandle, Shows, serve_node};
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
@@ -85,14 +85,17 @@ fn listeners(plan: &Plan) -> Result<Vec<Listener>> {
         Failure::caused("clients cannot be served with encryption", &error)
             .hint("see cert-file, key-file, trusted-ca-file and client-crl-file")
     })?;
-    let listener = |url: &ListenUrl| Listener {
+    let listener = |url: &ListenUrl, shows: Shows| Listener {
+        shows,
         address: match &url.place {
             Place::Tcp(address) => Address::Tcp(*address),
             Place::Unix(path) => Address::Unix(path.clone()),
         },
         tls: tls.clone().filter(|_| url.is_encrypted),
     };
-    Ok(plan.clients.iter().map(listener).collect())
+    let clients = plan.clients.iter().map(|url| listener(url, Shows::Everything));
+    let metrics = plan.metrics.iter().map(|url| listener(url, Shows::Metrics));
+    Ok(clients.chain(metrics).collect())
 }
 
 /// The URLs as they are bound: a port 0 has become one.
@@ -104,7 +107,7 @@ fn bound(plan: &Plan, server: &ServeHandle) -> Vec<String> {
         }
         Address::Unix(_) => url.text.clone(),
     };
-    plan.clients.iter().zip(server.bound()).map(shown).collect()
+    plan.clients.iter().chain(&plan.metrics).zip(server.bound()).map(shown).collect()
 }
 
 fn announce(plan: &Plan, data: &DataDir, server: &ServeHandle, output: &mut Output) -> Result<()> {

@@ -77,6 +77,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "Where clients are told to find this member; where it listens if it is not said",
     ),
+    setting(
+        CLIENTS,
+        "listen-metrics-urls",
+        "URLS",
+        "",
+        "Where /metrics, /health, /livez, /readyz and /version are served besides, and nothing else",
+    ),
     setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
     setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),
     switch(
