@@ -126,6 +126,27 @@ fn files_of_certificates_that_are_missing_are_named() {
 }
 
 #[test]
+fn how_it_is_can_be_asked_on_a_port_of_its_own() {
+    let directory = scratch();
+    let urls = ["--listen-client-urls", "http://localhost:0", "--listen-metrics-urls"];
+    let server = Server::start(&directory, &[&urls[..], &["http://localhost:0"]].concat());
+    let ask = |at: usize, path: &str| {
+        use std::io::Write as _;
+        let address = server.url(at).strip_prefix("http://").expect("a URL").to_owned();
+        let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it is text");
+        answer
+    };
+    assert!(ask(1, "/readyz").ends_with("ok\n"));
+    assert!(ask(1, "/metrics").contains("etcd_server_has_leader 1"));
+    assert!(ask(0, "/version").contains("etcdserver"), "clients have them too");
+    server.end();
+}
+
+#[test]
 fn a_second_node_on_the_directory_is_refused_and_told_which_process_holds_it() {
     let directory = scratch();
     let server = Server::start(&directory, &["--listen-client-urls", "http://localhost:0"]);
@@ -175,6 +196,10 @@ fn what_does_not_fit_together_is_refused_naming_both_sides() {
         ),
         ("--election-timeout 60000", &["from 1 to 50000"]),
         ("--listen-client-urls https://localhost:0", &["https://localhost:0", "certificate"]),
+        (
+            "--listen-client-urls http://localhost:1 --listen-metrics-urls http://127.0.0.1:1",
+            &["--listen-metrics-urls", "--listen-client-urls", "another port"],
+        ),
         ("--cert-file a", &["--cert-file needs key-file"]),
         ("--client-cert-auth", &["--client-cert-auth needs trusted-ca-file"]),
         ("--client-crl-file a", &["--client-crl-file needs trusted-ca-file"]),
