@@ -253,12 +253,17 @@ async fn a_long_history_is_the_same_on_both() {
     let addresses = [etcd.address().to_owned(), node.address()];
     println!("etcd and node are at {addresses:?}");
     let [of_etcd, of_node] = &addresses;
-    let both = Pair { etcd: Client::new(of_etcd).await, node: Client::new(of_node).await };
+    let mut both = Pair { etcd: Client::new(of_etcd).await, node: Client::new(of_node).await };
+    // A watch that etcd 3.4 is asked for while it is still starting may never be told anything.
+    let mut current = 1;
+    for request in requests::first() {
+        current = same::revision(&both.ask(request).await.expect("the first are accepted"));
+    }
     let streams = Streams {
         etcd: Told::open(of_etcd, watches()).await,
         node: Told::open(of_node, watches()).await,
     };
-    let (current, compacted) = (1, -1);
+    let compacted = -1;
     let mut run =
         Run { both, streams, addresses, current, compacted, refused: 0, events: 0, hashes: 0 };
     let changes = changes();
