@@ -5,6 +5,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("revfs-fs", &["revfs-api"]),
     ("revfs-cluster", &["revfs-store", "revfs-api"]),
     ("revfs", &["revfs-fs", "revfs-cluster", "revfs-api"]),
+    ("revfs-client-tests", &["revfs-cluster"]),
     ("revfs-tests", &["revfs", "revfs-fs", "revfs-cluster", "revfs-api", "revfs-store"]),
 ];
 
