@@ -29,6 +29,9 @@ pub use state::Auth;
 /// The user that must exist, and the role that it must have, before authentication is enabled.
 pub const ROOT: &str = "root";
 
+/// As long as the hash that tokens are signed with.
+pub const TOKEN_SECRET_BYTES: usize = 32;
+
 /// The longest name of a user or role: it is the key of a row.
 pub const NAME_BYTES_MAX: usize = 1_000;
 
@@ -104,6 +107,18 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
+/// What the members sign tokens with, so that one that any of them gave holds on all. It is chosen by who
+/// proposes to enable authentication, and forgotten when that is disabled: no token outlasts it. The
+/// store does not look at it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TokenSecret(pub [u8; TOKEN_SECRET_BYTES]);
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret")
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     pub name: String,
@@ -130,7 +145,9 @@ impl User {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthChange {
     /// Needs the user `root` with the role `root`. Nothing changes if it is so already.
-    Enable,
+    Enable {
+        token_secret: TokenSecret,
+    },
     /// Nothing changes if it is so already.
     Disable,
     UserAdd {

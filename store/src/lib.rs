@@ -60,7 +60,7 @@ mod watch;
 pub use alarm::{Alarm, AlarmKind, takes_space};
 pub use auth::{
     Access, Auth, AuthChange, AuthRefusal, NAME_BYTES_MAX, Need, PasswordHash, Permission,
-    RECORD_PREFIX, RESERVATION_PREFIX, ROOT, Role, User,
+    RECORD_PREFIX, RESERVATION_PREFIX, ROOT, Role, TOKEN_SECRET_BYTES, TokenSecret, User,
 };
 pub use backup::{
     BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, OnProgress, Progress, RestoreError,

@@ -10,7 +10,7 @@ use revfs_api::keyspace::{
     ChangesRequest, Error, HistoryRequest, KeyRange, LeaseId, ListRead, Op, Origin, RangeRead,
     Read, Result, Revision, Txn,
 };
-use revfs_store::{Access, AuthChange, Body, Done, Permission, StoreOptions};
+use revfs_store::{Access, AuthChange, Body, Done, Permission, StoreOptions, TokenSecret};
 
 use super::Caller;
 use crate::local::Local;
@@ -47,7 +47,7 @@ async fn prepare(local: &Local) {
     change(local, AuthChange::UserGrantRole { name: root(), role: root() }).await;
     grant(local, "reader", ("/a/", "/a0"), Access::Read).await;
     grant(local, "writer", ("/a/", "/a0"), Access::Write).await;
-    change(local, AuthChange::Enable).await;
+    change(local, AuthChange::Enable { token_secret: TokenSecret([5; 32]) }).await;
 }
 
 fn user(local: &Local, name: &str) -> Local {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::access::is_valid;
 use super::state::Account;
 use super::{
-    Auth, AuthChange, AuthRefusal, NAME_BYTES_MAX, PasswordHash, Permission, ROOT, Role, User,
+    Auth, AuthChange, AuthRefusal, NAME_BYTES_MAX, PasswordHash, Permission, ROOT, Role,
+    TokenSecret, User,
 };
 use crate::names::NewRow;
 use crate::schema::{AUTH_ROW, Tree, encode_auth, encode_role, encode_user};
@@ -22,8 +23,8 @@ impl Auth {
     ) -> Result<Option<Self>, AuthRefusal> {
         let mut draft = Draft { auth: self.clone(), rows };
         let changes = match change {
-            AuthChange::Enable => return draft.enable(),
-            AuthChange::Disable => std::mem::replace(&mut draft.auth.is_enabled, false),
+            AuthChange::Enable { token_secret } => return draft.enable(token_secret),
+            AuthChange::Disable => draft.auth.token_secret.take().is_some(),
             AuthChange::UserAdd { name, password } => draft.add_user(name, password.as_ref())?,
             AuthChange::UserDelete { name } => draft.delete_user(name)?,
             AuthChange::UserChangePassword { name, password } => {
@@ -71,21 +72,21 @@ fn place(permission: &Permission) -> (&[u8], &[u8]) {
 
 impl Draft<'_> {
     fn finish(self) -> Auth {
-        let value = encode_auth(self.auth.is_enabled, self.auth.revision);
+        let value = encode_auth(self.auth.token_secret.as_ref(), self.auth.revision);
         self.rows.push((Tree::Counters, Bytes::from_static(AUTH_ROW), Some(value.into())));
         self.auth
     }
 
     /// The only change that leaves the auth revision as it is: whoever was known stays known.
-    fn enable(mut self) -> Result<Option<Auth>, AuthRefusal> {
-        if self.auth.is_enabled {
+    fn enable(mut self, token_secret: &TokenSecret) -> Result<Option<Auth>, AuthRefusal> {
+        if self.auth.is_enabled() {
             return Ok(None);
         }
         let root = self.auth.user(ROOT).ok_or(AuthRefusal::RootUserMissing)?;
         if !root.is_root() {
             return Err(AuthRefusal::RootRoleMissing);
         }
-        self.auth.is_enabled = true;
+        self.auth.token_secret = Some(token_secret.clone());
         Ok(Some(self.finish()))
     }
 
@@ -123,7 +124,7 @@ impl Draft<'_> {
 
     /// Refuses what would lock root out.
     fn check_root(&self, is_of_root: bool) -> Result<(), AuthRefusal> {
-        let refused = is_of_root && self.auth.is_enabled;
+        let refused = is_of_root && self.auth.is_enabled();
         if refused { Err(AuthRefusal::InvalidManagement) } else { Ok(()) }
     }
 

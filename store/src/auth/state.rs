@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use super::access::Allowed;
-use super::{AuthRefusal, Role, User};
+use super::{AuthRefusal, Role, TokenSecret, User};
 use crate::env::Environment;
 use crate::error::OpenError;
 use crate::schema::{AUTH_ROW, RowError, Tree, decode_auth, decode_role, decode_user};
@@ -15,7 +15,8 @@ use crate::schema::{AUTH_ROW, RowError, Tree, decode_auth, decode_role, decode_u
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Auth {
-    pub(super) is_enabled: bool,
+    /// Authentication is enabled.
+    pub(super) token_secret: Option<TokenSecret>,
     pub(super) revision: u64,
     pub(super) users: BTreeMap<String, Arc<Account>>,
     pub(super) roles: BTreeMap<String, Arc<Role>>,
@@ -43,7 +44,7 @@ pub(super) enum Who<'a> {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { is_enabled: false, revision: 1, users: BTreeMap::new(), roles: BTreeMap::new() }
+        Self { token_secret: None, revision: 1, users: BTreeMap::new(), roles: BTreeMap::new() }
     }
 }
 
@@ -57,7 +58,7 @@ impl Auth {
         let mut auth = Self::default();
         let counters = environment.rows(Tree::Counters);
         if let Some(value) = counters.get(&snapshot, AUTH_ROW).map_err(lmdb)? {
-            (auth.is_enabled, auth.revision) = decode_auth(AUTH_ROW, value).map_err(corrupt)?;
+            (auth.token_secret, auth.revision) = decode_auth(AUTH_ROW, value).map_err(corrupt)?;
         }
         for found in environment.rows(Tree::Users).iter(&snapshot).map_err(lmdb)? {
             let (row, value) = found.map_err(lmdb)?;
@@ -74,7 +75,13 @@ impl Auth {
 
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        self.is_enabled
+        self.token_secret.is_some()
+    }
+
+    /// What tokens are signed with; `None` while authentication is disabled.
+    #[must_use]
+    pub fn token_secret(&self) -> Option<&TokenSecret> {
+        self.token_secret.as_ref()
     }
 
     /// 1 at first; greater after each change of users and roles, and after authentication is disabled.
@@ -105,7 +112,7 @@ impl Auth {
 
     /// Who `name` is, as of the auth revision at which that was found out.
     pub(super) fn who(&self, name: &str, revision: u64) -> Result<Who<'_>, AuthRefusal> {
-        if !self.is_enabled {
+        if !self.is_enabled() {
             return Ok(Who::Anything);
         }
         if name.is_empty() || revision == 0 {

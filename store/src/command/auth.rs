@@ -1,7 +1,7 @@
 //! Changes of users and roles, and who asks for a request, in an encoded command.
 
 use super::{Body, Decoder, EncodeError, Encoder, tag};
-use crate::auth::{Access, AuthChange, PasswordHash, Permission};
+use crate::auth::{Access, AuthChange, PasswordHash, Permission, TOKEN_SECRET_BYTES, TokenSecret};
 use crate::codec::DecodeError;
 
 impl Encoder {
@@ -23,8 +23,9 @@ impl Encoder {
     pub(super) fn auth(&mut self, change: &AuthChange) -> Result<(), EncodeError> {
         self.0.u8(tag::BODY_AUTH);
         match change {
-            AuthChange::Enable => {
+            AuthChange::Enable { token_secret: TokenSecret(secret) } => {
                 self.0.u8(tag::AUTH_ENABLE);
+                self.0.raw(secret);
                 Ok(())
             }
             AuthChange::Disable => {
@@ -80,7 +81,11 @@ impl Decoder<'_> {
 
     pub(super) fn auth(&mut self) -> Result<AuthChange, DecodeError> {
         Ok(match self.reader.u8("auth change")? {
-            tag::AUTH_ENABLE => AuthChange::Enable,
+            tag::AUTH_ENABLE => {
+                let mut secret = [0; TOKEN_SECRET_BYTES];
+                secret.copy_from_slice(self.reader.raw("token secret", TOKEN_SECRET_BYTES)?);
+                AuthChange::Enable { token_secret: TokenSecret(secret) }
+            }
             tag::AUTH_DISABLE => AuthChange::Disable,
             tag::USER_ADD => {
                 let name = self.reader.text("user")?;

@@ -30,7 +30,7 @@ impl Inspector {
         })?;
         let Some(value) = self.get(Tree::Counters, AUTH_ROW)? else { return Ok(()) };
         // A damaged row is reported with the other counters.
-        let is_enabled = decode_auth(AUTH_ROW, value).is_ok_and(|(is_enabled, _)| is_enabled);
+        let is_enabled = decode_auth(AUTH_ROW, value).is_ok_and(|(secret, _)| secret.is_some());
         if is_enabled && !has_root {
             Judge { tree: Tree::Counters, report }
                 .wrong(AUTH_ROW, "authentication is enabled, but no user root has the role root");

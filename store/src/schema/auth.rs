@@ -1,31 +1,35 @@
 //! The rows of *users* (name -> password hash, roles) and *roles* (name -> permissions), and the row
-//! `auth` of *counters* (-> enabled, auth revision).
+//! `auth` of *counters* (-> enabled, auth revision, token secret).
 
 use bytes::Bytes;
 
 use super::{
     RowError, Tree, check_held_length, check_length, held_length, opened, row_error, sealed,
 };
-use crate::auth::{Access, PasswordHash, Permission, Role, User};
+use crate::auth::{Access, PasswordHash, Permission, Role, TOKEN_SECRET_BYTES, TokenSecret, User};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
 
 pub const AUTH_ROW: &[u8] = b"auth";
 
+/// In place of the secret while authentication is disabled.
+const NO_SECRET: [u8; TOKEN_SECRET_BYTES] = [0; TOKEN_SECRET_BYTES];
+
 #[must_use]
-pub fn encode_auth(is_enabled: bool, revision: u64) -> Vec<u8> {
-    let mut body = Writer::with_capacity(9);
-    body.u8(u8::from(is_enabled));
+pub fn encode_auth(token_secret: Option<&TokenSecret>, revision: u64) -> Vec<u8> {
+    let mut body = Writer::with_capacity(9 + TOKEN_SECRET_BYTES);
+    body.u8(u8::from(token_secret.is_some()));
     body.u64(revision);
+    body.raw(token_secret.map_or(&NO_SECRET, |TokenSecret(secret)| secret));
     sealed(Tree::Counters, AUTH_ROW, body.as_slice())
 }
 
-/// Returns whether authentication is enabled, and the auth revision.
+/// Returns what tokens are signed with if authentication is enabled, and the auth revision.
 ///
 /// # Errors
 /// A row of another name, or whose checksum, length or state is wrong.
-pub fn decode_auth(row: &[u8], value: &[u8]) -> Result<(bool, u64), RowError> {
+pub fn decode_auth(row: &[u8], value: &[u8]) -> Result<(Option<TokenSecret>, u64), RowError> {
     let read = || {
-        check_length(value, 13)?;
+        check_length(value, 13 + TOKEN_SECRET_BYTES)?;
         let mut reader = Reader::new(opened(Tree::Counters, row, value)?);
         if row != AUTH_ROW {
             let problem = Problem::UnknownTag { tag: row.first().map_or(0, |&byte| byte.into()) };
@@ -36,7 +40,14 @@ pub fn decode_auth(row: &[u8], value: &[u8]) -> Result<(bool, u64), RowError> {
             let problem = Problem::UnknownTag { tag: u32::from(is_enabled) };
             return Err(reader.error("enabled", problem));
         }
-        Ok((is_enabled == 1, reader.u64("auth revision")?))
+        let revision = reader.u64("auth revision")?;
+        let mut secret = NO_SECRET;
+        secret.copy_from_slice(reader.raw("token secret", TOKEN_SECRET_BYTES)?);
+        match (is_enabled, secret) {
+            (0, NO_SECRET) => Ok((None, revision)),
+            (0, _) => Err(reader.error("token secret", Problem::OutOfBounds { value: 1 })),
+            _ => Ok((Some(TokenSecret(secret)), revision)),
+        }
     };
     read().map_err(row_error(Tree::Counters, row))
 }

@@ -7,7 +7,7 @@ use revfs_store::types::{KeyRange, LeaseId, Op, Time, Txn};
 use revfs_store::{
     Access, Alarm, AlarmKind, AuthChange, AuthRefusal, BackupOptions, Body, Command, Done,
     NAME_BYTES_MAX, Need, PasswordHash, Permission, Position, ReadError, ReadView, Refusal, Store,
-    StoreOptions, restore_backup,
+    StoreOptions, TokenSecret, restore_backup,
 };
 
 use crate::scenario::command;
@@ -56,7 +56,7 @@ fn set_up(store: &Store) {
         Permission { key: "/a/".into(), range_end: "/a0".into(), access: Access::ReadWrite };
     change(store, AuthChange::RoleGrantPermission { name: app.clone(), permission });
     change(store, AuthChange::UserGrantRole { name: alice, role: app });
-    change(store, AuthChange::Enable);
+    change(store, AuthChange::Enable { token_secret: TokenSecret([5; 32]) });
 }
 
 const DENIED: Result<Done, Refusal> = Err(Refusal::Auth(AuthRefusal::PermissionDenied));

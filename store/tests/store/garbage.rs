@@ -15,7 +15,9 @@ use revfs_store::types::{
     Author, DirectoryState, KeyRange, KeyValue, Lease, LeaseId, Op, Revision, Stamp, TXN_DEPTH_MAX,
     Time, Txn,
 };
-use revfs_store::{Access, Body, Command, EncodeError, PasswordHash, Permission, Role, User};
+use revfs_store::{
+    Access, Body, Command, EncodeError, PasswordHash, Permission, Role, TokenSecret, User,
+};
 
 use crate::random::{self, Random};
 
@@ -232,8 +234,8 @@ fn damaged_rows_of_users_and_roles_are_refused() {
     refuses(&value, &|v| decode_role(b"app", v).is_ok(), &mut r);
     let backwards = Role { permissions: role.permissions.iter().rev().cloned().collect(), ..role };
     assert!(decode_role(b"app", &encode_role(b"app", &backwards)).is_err());
-    let value = encode_auth(true, 7);
-    assert_eq!(decode_auth(AUTH_ROW, &value), Ok((true, 7)));
+    let value = encode_auth(Some(&TokenSecret([5; 32])), 7);
+    assert_eq!(decode_auth(AUTH_ROW, &value), Ok((Some(TokenSecret([5; 32])), 7)));
     refuses(&value, &|v| decode_auth(AUTH_ROW, v).is_ok(), &mut r);
 }
 

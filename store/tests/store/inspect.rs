@@ -15,7 +15,8 @@ use revfs_store::schema::{
 };
 use revfs_store::types::{DirectoryState, KeyRange, LeaseId, Op, Revision, Stamp, Time};
 use revfs_store::{
-    Body, Command, Inspector, Position, Progress, StopPoint, Store, StoreOptions, User, Violation,
+    Body, Command, Inspector, Position, Progress, StopPoint, Store, StoreOptions, TokenSecret,
+    User, Violation,
 };
 use tempfile::TempDir;
 
@@ -271,7 +272,9 @@ const CASES: &[Case] = &[
         rows(Tree::Users).put(wtxn, b"alice", &encode_user(b"alice", &user)).unwrap();
     }),
     ("nobody is root", "no user root has the role root", |rows, wtxn| {
-        rows(Tree::Counters).put(wtxn, AUTH_ROW, &encode_auth(true, 3)).unwrap();
+        rows(Tree::Counters)
+            .put(wtxn, AUTH_ROW, &encode_auth(Some(&TokenSecret([5; 32])), 3))
+            .unwrap();
         let user = User { name: "root".to_owned(), ..User::default() };
         rows(Tree::Users).put(wtxn, b"root", &encode_user(b"root", &user)).unwrap();
     }),
@@ -279,7 +282,7 @@ const CASES: &[Case] = &[
         rows(Tree::Roles).put(wtxn, b"app", &[0; 12]).unwrap();
     }),
     ("a counter is unknown", "field counter", |rows, wtxn| {
-        let value = encode_auth(true, 3);
+        let value = encode_auth(Some(&TokenSecret([5; 32])), 3);
         let crc =
             crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(&[12]), b"x"), &value[4..]);
         let value = [&crc.to_be_bytes(), &value[4..]].concat();

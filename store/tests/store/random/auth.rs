@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use revfs_store::types::KeyRange;
-use revfs_store::{Access, AuthChange, Body, Command, PasswordHash, Permission};
+use revfs_store::{Access, AuthChange, Body, Command, PasswordHash, Permission, TokenSecret};
 
 use super::{Random, range};
 
@@ -33,7 +33,7 @@ fn hash(r: &mut Random) -> PasswordHash {
 
 pub(crate) fn change(r: &mut Random) -> AuthChange {
     match r.below(40) {
-        0..6 => AuthChange::Enable,
+        0..6 => AuthChange::Enable { token_secret: TokenSecret([5; 32]) },
         6 => AuthChange::Disable,
         7..11 => {
             let password = if r.one_in(3) { None } else { Some(hash(r)) };

@@ -78,7 +78,7 @@ impl Accounts {
             if kept { Err(AuthRefusal::InvalidManagement) } else { Ok(()) }
         };
         match change {
-            AuthChange::Enable => {
+            AuthChange::Enable { .. } => {
                 let root = self.roles_of("root").map_err(|_| AuthRefusal::RootUserMissing)?;
                 if !root.contains("root") {
                     return Err(AuthRefusal::RootRoleMissing);

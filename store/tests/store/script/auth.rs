@@ -5,7 +5,9 @@
 
 use bytes::Bytes;
 use revfs_store::types::KeyRange;
-use revfs_store::{Access, Auth, AuthChange, Need, PasswordHash, Permission, ReadError, ReadView};
+use revfs_store::{
+    Access, Auth, AuthChange, Need, PasswordHash, Permission, ReadError, ReadView, TokenSecret,
+};
 
 use super::parse::{Action, range};
 
@@ -28,7 +30,7 @@ fn name(word: &str) -> String {
 pub(super) fn change(words: &[&str]) -> AuthChange {
     let text = |at: usize| name(words[at]);
     match (words[0], words[1]) {
-        ("auth", "enable") => AuthChange::Enable,
+        ("auth", "enable") => AuthChange::Enable { token_secret: TokenSecret([5; 32]) },
         ("auth", "disable") => AuthChange::Disable,
         ("user", "add") => {
             let password = words.get(3).map(|word| hash(word));
