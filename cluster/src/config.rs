@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use revfs_store::{OpenError, StoreOptions};
 
+use crate::auth::AuthConfig;
 use crate::log::{LogError, LogOptions};
 use crate::raft::RaftError;
 
@@ -40,6 +41,8 @@ pub struct NodeConfig {
     pub start_timeout: Duration,
     /// Within so long a change has an answer.
     pub proposal_timeout: Duration,
+    /// How users show who they are.
+    pub auth: AuthConfig,
     pub log: LogOptions,
     pub store: StoreOptions,
 }
@@ -62,6 +65,7 @@ impl NodeConfig {
             log_bytes_max: 256 << 20,
             start_timeout: Duration::from_secs(60),
             proposal_timeout: Duration::from_secs(10),
+            auth: AuthConfig::default(),
             log: LogOptions::default(),
             store: StoreOptions::default(),
         }

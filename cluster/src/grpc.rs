@@ -2,6 +2,7 @@
 //! revfs.v1. They decode, ask the key space and encode; they decide nothing that the store should.
 //!
 //! - [`serve`]: sockets, their life and the drain at shutdown;
+//! - `auth`: users, roles, and tokens;
 //! - `credentials`: who sent a request;
 //! - `kv`: etcd's rules of requests and answers;
 //! - `lease`: renewals by the leader's clock;
@@ -12,6 +13,7 @@
 //! - `revfs`: the key space as it is;
 //! - `member`: who answers, for etcd's headers.
 
+mod auth;
 mod cluster;
 mod connection;
 mod credentials;

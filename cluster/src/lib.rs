@@ -36,6 +36,7 @@ pub mod tls;
 mod upload;
 mod watch;
 
+pub use auth::AuthConfig;
 pub use config::{AutoCompaction, NodeConfig, StartError};
 pub use local::Local;
 pub use node::{Node, ShutdownError};

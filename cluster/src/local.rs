@@ -16,10 +16,12 @@ use revfs_api::keyspace::{
 };
 use revfs_api::reservations::Reservations;
 use revfs_store::types as store;
-use revfs_store::{AlarmKind, Body, Done, Need, Outcome, ReadView, Store, WatchRequest};
+use revfs_store::{
+    AlarmKind, Auth, Body, Done, Need, Outcome, PasswordHash, ReadView, Store, WatchRequest,
+};
 use tokio::sync::{Semaphore, watch};
 
-use crate::auth::{AuthTurns, Caller};
+use crate::auth::{AuthTurns, Caller, Gate, LoginError};
 use crate::backup::LocalBackup;
 use crate::ballast::free_bytes;
 use crate::convert;
@@ -52,6 +54,7 @@ pub(crate) struct Parts {
     pub(crate) copying: Arc<Semaphore>,
     /// Turns with each change of users and roles.
     pub(crate) auth_turns: Arc<AuthTurns>,
+    pub(crate) gate: Gate,
 }
 
 impl Local {
@@ -73,9 +76,29 @@ impl Local {
 
     /// Whom a token speaks for: `None` while authentication is disabled, `Some(None)` if it is not valid.
     #[must_use]
-    pub fn caller_of(&self, _token: &str) -> Option<Option<Caller>> {
-        // No token was ever given.
-        self.node.store.auth().is_enabled().then_some(None)
+    pub fn caller_of(&self, token: &str) -> Option<Option<Caller>> {
+        let auth = self.node.store.auth();
+        auth.is_enabled().then(|| self.node.gate.caller(&auth, token))
+    }
+
+    /// A token for who knows the password of a user.
+    pub(crate) async fn login(&self, user: &str, password: &str) -> Result<String, LoginError> {
+        self.node.gate.login(&self.node.store, user, password).await
+    }
+
+    pub(crate) async fn hash_password(&self, password: String) -> Result<PasswordHash> {
+        self.node.gate.passwords.hash(password).await
+    }
+
+    /// Looks at users and roles, and the revision of then, if the caller may.
+    pub(crate) fn look_at_auth<T>(
+        &self,
+        need: Need<'_>,
+        look: impl FnOnce(&Auth) -> T,
+    ) -> Result<(T, Revision)> {
+        let view = self.view()?;
+        self.may(&view, need)?;
+        Ok((look(view.auth()), convert::revision_to_api(view.current())))
     }
 
     /// The user of that name, who was found out just now.

@@ -17,7 +17,7 @@ use revfs_store::Store;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-use crate::auth::AuthTurns;
+use crate::auth::{AuthTurns, Gate};
 use crate::ballast::Ballast;
 use crate::compaction_clock::{self, Retention};
 use crate::config::{NodeConfig, StartError};
@@ -99,6 +99,7 @@ impl Node {
             stop: stopped,
             copying: Arc::new(Semaphore::new(1)),
             auth_turns,
+            gate: Gate::new(&config.auth),
         };
         let key_space = Arc::new(Local::new(parts));
         Ok(Self { key_space, proposer, tasks, stop, data_dir })

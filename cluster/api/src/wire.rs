@@ -14,6 +14,11 @@ pub mod mvccpb {
     include!(concat!(env!("OUT_DIR"), "/mvccpb.serde.rs"));
 }
 
+/// etcd's messages of users and roles.
+pub mod authpb {
+    tonic::include_proto!("authpb");
+}
+
 /// etcd's services.
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use revfs_api::wire::etcdserverpb::auth_server::AuthServer;
 use revfs_api::wire::etcdserverpb::cluster_server::ClusterServer;
 use revfs_api::wire::etcdserverpb::kv_server::KvServer;
 use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
@@ -15,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
+use super::auth::AuthService;
 use super::cluster::ClusterService;
 use super::connection::{Phase, reached};
 use super::election::ElectionService;
@@ -52,9 +54,11 @@ pub(super) async fn all(
     };
     let watches = WatchServer::new(watches).max_decoding_message_size(message_bytes_max);
     let client_urls = Arc::clone(client_urls);
+    let auth = AuthServer::new(AuthService { member: Arc::clone(&member) })
+        .max_decoding_message_size(message_bytes_max);
     let cluster = ClusterService { member, name: listen.name.clone(), client_urls };
     let cluster = ClusterServer::new(cluster).max_decoding_message_size(message_bytes_max);
-    Ok(routes.add_service(watches).add_service(cluster))
+    Ok(routes.add_service(watches).add_service(auth).add_service(cluster))
 }
 
 /// What a key space can answer.

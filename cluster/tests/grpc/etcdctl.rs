@@ -7,7 +7,11 @@ use crate::node::Node;
 
 /// Runs etcdctl with words as arguments and `input` on its standard input; standard output, or
 /// standard error with the exit code.
-async fn etcdctl(endpoint: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+pub(crate) async fn etcdctl(
+    endpoint: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, String> {
     let mut command = Command::new("etcdctl");
     command.env("ETCDCTL_API", "3").arg(format!("--endpoints={endpoint}"));
     command.arg("--command-timeout=10s").args(arguments);

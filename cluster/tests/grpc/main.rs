@@ -1,6 +1,7 @@
 //! The services and their client. `scripted` is a key space that says what a test wants: it proves the
 //! wiring. What the services mean is proven on a real node.
 
+mod auth;
 mod certificates;
 mod client;
 mod client_etcd;

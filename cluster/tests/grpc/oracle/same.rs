@@ -92,7 +92,7 @@ fn same_range(
         return false;
     }
     // Without values nobody can tell what was equal in its value.
-    if asked.sort_target == pb::range_request::SortTarget::Value as i32 && asked.keys_only {
+    if asked.sort_target == i32::from(pb::range_request::SortTarget::Value) && asked.keys_only {
         return found.more || by_key(&found.kvs) == by_key(&expected.kvs);
     }
     let rank = |kv: &KeyValue| match asked.sort_target() {
