@@ -182,3 +182,6 @@ fn duration(text: &str) -> Option<Duration> {
     let duration = Duration::from_secs(seconds);
     (!duration.is_zero() && duration <= TOKEN_TTL_MAX).then_some(duration)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Authentication on a real node, as its clients see it: who gets a token, what it opens, and when it ends.
 
 mod etcdctl;
+mod jwt;
 mod login;
 mod management;
 mod permissions;
