@@ -5,6 +5,7 @@ mod jwt;
 mod login;
 mod management;
 mod permissions;
+mod services;
 mod watches;
 
 use revfs_api::wire::authpb::{Permission, UserAddOptions, permission};
