@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .register_descriptors(&encoded)?
         .preserve_proto_field_names()
         .ignore_unknown_fields()
-        .build(&[".mvccpb", ".etcdserverpb", ".v3lockpb", ".v3electionpb"])?;
+        .build(&[".mvccpb", ".authpb", ".etcdserverpb", ".v3lockpb", ".v3electionpb"])?;
     std::fs::write(out.join("descriptors.bin"), encoded)?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");

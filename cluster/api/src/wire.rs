@@ -17,6 +17,7 @@ pub mod mvccpb {
 /// etcd's messages of users and roles.
 pub mod authpb {
     tonic::include_proto!("authpb");
+    include!(concat!(env!("OUT_DIR"), "/authpb.serde.rs"));
 }
 
 /// etcd's services.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::http::{ask, begin};
+use crate::http::{ask, ask_with, begin};
 use crate::node::Node;
 
 /// Base64 of `foo`, `bar`, `fop`.
@@ -210,5 +210,34 @@ async fn the_version_names_the_etcd_that_is_built() {
     let expected = json!({"etcdserver": version, "etcdcluster": version, "storage": version});
     assert_eq!((answer.code, answer.json()), (200, expected));
     assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn users_log_in_and_their_token_stands_in_a_header() {
+    let node = Node::start().await;
+    let root = json!({"name": "root", "password": "secret"});
+    assert_eq!(post(&node, "/v3/auth/user/add", root.clone()).await.0, 200);
+    assert_eq!(post(&node, "/v3/auth/role/add", json!({"name": "root"})).await.0, 200);
+    let grant = json!({"user": "root", "role": "root"});
+    assert_eq!(post(&node, "/v3/auth/user/grant", grant).await.0, 200);
+    assert_eq!(post(&node, "/v3/auth/enable", json!({})).await.0, 200);
+
+    let put = json!({"key": FOO, "value": BAR});
+    let (code, refused) = post(&node, "/v3/kv/put", put.clone()).await;
+    assert_eq!((code, &refused["message"]), (400, &json!("etcdserver: user name is empty")));
+    let wrong = json!({"name": "root", "password": "guessed"});
+    assert_eq!(post(&node, "/v3/auth/authenticate", wrong).await.0, 400);
+    let (_, answer) = post(&node, "/v3/auth/authenticate", root).await;
+    let token = answer["token"].as_str().expect("a token");
+    for (header, expected) in [(token, 200), (&format!("Bearer {token}"), 200), ("other", 401)] {
+        let headers = [("Authorization", header)];
+        let body = put.to_string();
+        let answer = ask_with(&node.address(), "POST", "/v3/kv/put", &headers, &body).await;
+        assert_eq!(answer.code, expected, "{}", answer.body);
+    }
+    let headers = [("Authorization", token)];
+    let listed = ask_with(&node.address(), "POST", "/v3/auth/user/list", &headers, "{}").await;
+    assert_eq!(listed.json()["users"], json!(["root"]));
     node.stop().await;
 }

@@ -14,6 +14,7 @@ pub(super) fn all(gateway: &Gateway) -> Router {
         .merge(leases(gateway))
         .merge(cluster(gateway))
         .merge(concurrency(gateway))
+        .merge(auth(gateway))
         .method_not_allowed_fallback(not_a_post)
 }
 
@@ -154,6 +155,123 @@ fn maintenance(gateway: &Gateway) -> Router {
         .route(
             "/v3/maintenance/downgrade",
             unary::<pb::DowngradeRequest, pb::DowngradeResponse>(gateway, service, "Downgrade"),
+        )
+}
+
+fn auth(gateway: &Gateway) -> Router {
+    let auth = "/etcdserverpb.Auth";
+    Router::new()
+        .route(
+            "/v3/auth/enable",
+            unary::<pb::AuthEnableRequest, pb::AuthEnableResponse>(gateway, auth, "AuthEnable"),
+        )
+        .route(
+            "/v3/auth/disable",
+            unary::<pb::AuthDisableRequest, pb::AuthDisableResponse>(gateway, auth, "AuthDisable"),
+        )
+        .route(
+            "/v3/auth/status",
+            unary::<pb::AuthStatusRequest, pb::AuthStatusResponse>(gateway, auth, "AuthStatus"),
+        )
+        .route(
+            "/v3/auth/authenticate",
+            unary::<pb::AuthenticateRequest, pb::AuthenticateResponse>(
+                gateway,
+                auth,
+                "Authenticate",
+            ),
+        )
+        .merge(users(gateway))
+        .merge(roles(gateway))
+}
+
+fn users(gateway: &Gateway) -> Router {
+    let auth = "/etcdserverpb.Auth";
+    Router::new()
+        .route(
+            "/v3/auth/user/add",
+            unary::<pb::AuthUserAddRequest, pb::AuthUserAddResponse>(gateway, auth, "UserAdd"),
+        )
+        .route(
+            "/v3/auth/user/get",
+            unary::<pb::AuthUserGetRequest, pb::AuthUserGetResponse>(gateway, auth, "UserGet"),
+        )
+        .route(
+            "/v3/auth/user/list",
+            unary::<pb::AuthUserListRequest, pb::AuthUserListResponse>(gateway, auth, "UserList"),
+        )
+        .route(
+            "/v3/auth/user/delete",
+            unary::<pb::AuthUserDeleteRequest, pb::AuthUserDeleteResponse>(
+                gateway,
+                auth,
+                "UserDelete",
+            ),
+        )
+        .route(
+            "/v3/auth/user/changepw",
+            unary::<pb::AuthUserChangePasswordRequest, pb::AuthUserChangePasswordResponse>(
+                gateway,
+                auth,
+                "UserChangePassword",
+            ),
+        )
+        .route(
+            "/v3/auth/user/grant",
+            unary::<pb::AuthUserGrantRoleRequest, pb::AuthUserGrantRoleResponse>(
+                gateway,
+                auth,
+                "UserGrantRole",
+            ),
+        )
+        .route(
+            "/v3/auth/user/revoke",
+            unary::<pb::AuthUserRevokeRoleRequest, pb::AuthUserRevokeRoleResponse>(
+                gateway,
+                auth,
+                "UserRevokeRole",
+            ),
+        )
+}
+
+fn roles(gateway: &Gateway) -> Router {
+    let auth = "/etcdserverpb.Auth";
+    Router::new()
+        .route(
+            "/v3/auth/role/add",
+            unary::<pb::AuthRoleAddRequest, pb::AuthRoleAddResponse>(gateway, auth, "RoleAdd"),
+        )
+        .route(
+            "/v3/auth/role/get",
+            unary::<pb::AuthRoleGetRequest, pb::AuthRoleGetResponse>(gateway, auth, "RoleGet"),
+        )
+        .route(
+            "/v3/auth/role/list",
+            unary::<pb::AuthRoleListRequest, pb::AuthRoleListResponse>(gateway, auth, "RoleList"),
+        )
+        .route(
+            "/v3/auth/role/delete",
+            unary::<pb::AuthRoleDeleteRequest, pb::AuthRoleDeleteResponse>(
+                gateway,
+                auth,
+                "RoleDelete",
+            ),
+        )
+        .route(
+            "/v3/auth/role/grant",
+            unary::<pb::AuthRoleGrantPermissionRequest, pb::AuthRoleGrantPermissionResponse>(
+                gateway,
+                auth,
+                "RoleGrantPermission",
+            ),
+        )
+        .route(
+            "/v3/auth/role/revoke",
+            unary::<pb::AuthRoleRevokePermissionRequest, pb::AuthRoleRevokePermissionResponse>(
+                gateway,
+                auth,
+                "RoleRevokePermission",
+            ),
         )
 }
 

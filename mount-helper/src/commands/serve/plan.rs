@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use revfs_cluster::grpc::Limits;
-use revfs_cluster::{AutoCompaction, NodeConfig};
+use revfs_cluster::{AuthConfig, AutoCompaction, NodeConfig};
 
 use super::encryption::{self, Encryption};
 use super::layers::Values;
@@ -118,12 +118,20 @@ fn node(values: &Values, data_dir: &std::path::Path) -> Result<NodeConfig> {
             Err(_) => None,
         },
         forget_above_half_quota: false,
+        auth: auth(values)?,
         auto_compaction: auto_compaction(values)?,
         heartbeat_interval,
         election_timeout,
         snapshot_entries: values.parsed("snapshot-count", |text| number(text, 1, u64::MAX))?,
         ..NodeConfig::new(data_dir)
     })
+}
+
+fn auth(values: &Values) -> Result<AuthConfig> {
+    let ttl_seconds = values.parsed("auth-token-ttl", |text| number(text, 1, u64::MAX))?;
+    let cost = values.parsed("bcrypt-cost", |text| number(text, 0, u32::MAX))?;
+    AuthConfig::parse(values.text("auth-token"), ttl_seconds, cost)
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn progress_interval(text: &str) -> Result<Duration, String> {

@@ -19,6 +19,7 @@ pub(crate) struct Setting {
 const MEMBER: &str = "Member";
 const CLIENTS: &str = "Clients";
 const TLS: &str = "Encryption";
+const USERS: &str = "Users";
 const LIMITS: &str = "Limits";
 const LOGGING: &str = "Logging";
 
@@ -118,6 +119,21 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "LIST",
         "",
         "Suites of TLS 1.2, separated by commas; all that are safe if it is not said",
+    ),
+    setting(
+        USERS,
+        "auth-token",
+        "KIND",
+        "simple",
+        "What users are given when they log in: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=ES256,ttl=5m",
+    ),
+    setting(USERS, "auth-token-ttl", "SECONDS", "300", "How long a simple token lasts unused"),
+    setting(
+        USERS,
+        "bcrypt-cost",
+        "N",
+        "10",
+        "What guessing a password costs: one more is twice as much; 4 to 31",
     ),
     setting(
         LIMITS,
