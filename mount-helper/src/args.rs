@@ -6,11 +6,12 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    compact::CompactArgs, completion::CompletionArgs, del::DelArgs, diff::DiffArgs,
-    elect::ElectArgs, get::GetArgs, inspect::InspectArgs, lease::LeaseArgs, lock::LockArgs,
-    log::LogArgs, ls::LsArgs, mount::MountArgs, put::PutArgs, restore::RestoreArgs,
-    serve::ServeArgs, snapshot::SnapshotArgs, status::StatusArgs, txn::TxnArgs, umount::UmountArgs,
-    up::UpArgs, watch::WatchArgs,
+    alarm::AlarmArgs, auth::AuthArgs, compact::CompactArgs, completion::CompletionArgs,
+    del::DelArgs, diff::DiffArgs, elect::ElectArgs, get::GetArgs, inspect::InspectArgs,
+    lease::LeaseArgs, lock::LockArgs, log::LogArgs, ls::LsArgs, member::MemberArgs,
+    mount::MountArgs, put::PutArgs, restore::RestoreArgs, role::RoleArgs, serve::ServeArgs,
+    snapshot::SnapshotArgs, status::StatusArgs, txn::TxnArgs, umount::UmountArgs, up::UpArgs,
+    user::UserArgs, watch::WatchArgs,
 };
 use crate::connection::ConnectionArgs;
 use crate::guard::GuardArgs;
@@ -30,16 +31,16 @@ Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
   watch KEY [-- CMD]      print changes as they come, or run CMD at each
   lock NAME [-- CMD]      hold a lock             elect NAME VALUE lead, follow
   log PATH                who changed it, when    lease grant|…    times of keys
-  diff A..B PATH          what changed between two revisions (unified)
+  diff A..B PATH          between two revisions   user, role, auth who may what
   restore PATH --to N|T   as it was, in one step  compact N|@T     forget
   snapshot save|restore   back up into a file     inspect DATA-DIR look inside
-  status [DIR]            the node: sizes, state  completion SHELL
+  status [DIR]            the node: sizes, state  alarm, member    of a cluster
 
 A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
 N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
 Exit: 0 done, 1 not there or failed, 2 usage, 3 refused, 4 no node, 5 unknown.
 Examples: revfs up ~/conf; cat ~/conf/@rev/41/app; revfs restore ~/conf --to 41
-Each command explains itself: revfs COMMAND --help
+More: revfs COMMAND --help. For your shell: revfs completion bash|zsh|fish
 ";
 
 /// The program `revfs`.
@@ -108,6 +109,11 @@ pub(crate) enum Command {
     Lock(LockArgs),
     Elect(ElectArgs),
     Compact(CompactArgs),
+    User(UserArgs),
+    Role(RoleArgs),
+    Auth(AuthArgs),
+    Alarm(AlarmArgs),
+    Member(MemberArgs),
     Snapshot(SnapshotArgs),
     Inspect(InspectArgs),
     Completion(CompletionArgs),

@@ -1,12 +1,13 @@
 //! How a cluster is reached besides where it is: whom to believe, as whom to come.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueHint;
 use revfs_api::client::{Credentials, Settings, Tls};
 
 use crate::error::{Failure, Result};
+use crate::password;
 
 const HEADING: &str = "Connection";
 
@@ -32,7 +33,8 @@ pub(crate) struct ConnectionArgs {
     #[arg(help_heading = HEADING)]
     server_name: Option<String>,
 
-    /// Log in as this user; the password after a colon, or from --password-file
+    /// Log in as this user; the password comes from --password-file, REVFS_PASSWORD or the terminal,
+    /// or after a colon (then all who may list processes see it)
     #[arg(long, global = true, env = "REVFS_USER", value_name = "NAME[:PASSWORD]")]
     #[arg(hide_env_values = true, help_heading = HEADING)]
     user: Option<String>,
@@ -73,13 +75,22 @@ impl ConnectionArgs {
                     .hint("write --user NAME without a colon"));
             }
             (Some((user, password)), None) => (user.to_owned(), password.to_owned()),
-            (None, Some(file)) => (user.clone(), first_line(file)?),
-            (None, None) => {
-                return Err(Failure::usage(format!("--user {user} comes without a password"))
-                    .hint("--user NAME:PASSWORD, or --password-file FILE"));
-            }
+            (None, Some(file)) => (user.clone(), password::first_line("--password-file", file)?),
+            (None, None) => (user.clone(), Self::password_of(user)?),
         };
         Ok(Some(Credentials { user, password }))
+    }
+
+    /// From the variable, or asked for.
+    fn password_of(user: &str) -> Result<String> {
+        if let Ok(password) = std::env::var("REVFS_PASSWORD") {
+            return Ok(password);
+        }
+        let asked = password::ask(&format!("Password of {user}"))?;
+        asked.ok_or_else(|| {
+            Failure::usage(format!("--user {user} comes without a password"))
+                .hint("--password-file FILE, or the variable REVFS_PASSWORD")
+        })
     }
 
     /// The same for another process of this program, whatever its current directory.
@@ -101,15 +112,10 @@ impl ConnectionArgs {
     }
 }
 
-fn first_line(file: &Path) -> Result<String> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
-        Failure::caused(format!("cannot read --password-file '{}'", file.display()), &error)
-    })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -126,7 +132,6 @@ mod tests {
         assert_eq!(login(None, None).unwrap(), None);
         assert_eq!(login(Some("root:a:b"), None).unwrap(), root("a:b"));
         assert_eq!(login(Some("root"), Some(&file)).unwrap(), root("secret"));
-        assert!(login(Some("root"), None).is_err());
         assert!(login(Some("root:x"), Some(&file)).is_err());
         assert!(login(None, Some(&file)).is_err());
         assert!(login(Some("root"), Some(Path::new("/nowhere"))).is_err());

@@ -33,6 +33,15 @@ pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: boo
     Ok(Node { keys: connect(&endpoint, globals).await?, targets, endpoint })
 }
 
+/// The client of the node that is asked without a path, for what a key space has no words for.
+///
+/// # Errors
+/// As [`open`], but nobody is asked yet.
+pub(crate) fn client(globals: &Globals) -> Result<Client> {
+    let (endpoint, _) = find(globals, &[], true)?;
+    client_of(&endpoint, globals)
+}
+
 pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn KeySpace>> {
     let connected = client_of(text, globals)?.key_space().await;
     connected.asked(|| format!("reach the node at {text}"))

@@ -24,6 +24,7 @@ mod mounts;
 mod names;
 mod origin;
 mod output;
+mod password;
 mod scan;
 mod signals;
 mod target;
@@ -89,6 +90,11 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Lease(args) => return commands::lease::run(args, globals, output).await,
             Command::Lock(args) => return commands::lock::run(args, globals, output).await,
             Command::Elect(args) => return commands::elect::run(args, globals, output).await,
+            Command::User(args) => commands::user::run(args, globals, output).await,
+            Command::Role(args) => commands::role::run(args, globals, output).await,
+            Command::Auth(args) => commands::auth::run(args, globals, output).await,
+            Command::Alarm(args) => commands::alarm::run(args, globals, output).await,
+            Command::Member(args) => commands::member::run(args, globals, output).await,
             Command::Compact(args) => commands::compact::run(args, globals, output).await,
             Command::Get(args) => commands::get::run(args, globals, output).await,
             Command::Put(args) => commands::put::run(args, globals, output).await,

@@ -23,10 +23,12 @@ mod failure;
 mod lease;
 mod lease_keeper;
 mod login;
+mod members;
 mod remote;
 mod resuming;
 mod settings;
 mod txn;
+mod users;
 mod watch;
 
 use std::future::Future;
@@ -42,8 +44,10 @@ pub use self::endpoint::{Endpoint, EndpointError, Endpoints};
 pub use self::etcd::{BACKEND as ETCD, Etcd};
 pub use self::lease_keeper::LeaseKeeper;
 use self::login::{Login, Token};
+pub use self::members::{Alarm, Member};
 pub use self::remote::Remote;
 pub use self::settings::{Credentials, Settings, Tls, TlsError};
+pub use self::users::{AuthStatus, Permission};
 use crate::convert;
 use crate::keyspace::{Error, KeySpace, Result};
 

@@ -21,8 +21,29 @@ fn without_a_command_the_help_is_shown_as_an_error() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let commands =
-        ["umount", "get", "put", "del", "ls", "log", "diff", "restore", "status", "completion"];
+    let commands = [
+        "umount",
+        "get",
+        "put",
+        "del",
+        "ls",
+        "log",
+        "diff",
+        "restore",
+        "status",
+        "completion",
+        "txn",
+        "watch",
+        "lease",
+        "lock",
+        "elect",
+        "compact",
+        "user",
+        "role",
+        "auth",
+        "alarm",
+        "member",
+    ];
     for name in commands {
         let help = revfs([name, "--help"]).ok();
         assert!(help.contains("Examples:") && help.contains("--json"), "{help}");

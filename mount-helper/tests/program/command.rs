@@ -27,7 +27,12 @@ where
 {
     let mut command = Command::new("timeout");
     command.args([LIMIT_SECONDS, env!("CARGO_BIN_EXE_revfs")]).args(arguments);
-    command.env_remove("REVFS_ENDPOINT").env_remove("RUST_LOG").env("TZ", "UTC").env("LC_ALL", "C");
+    command
+        .env_remove("REVFS_ENDPOINT")
+        .env_remove("REVFS_USER")
+        .env_remove("RUST_LOG")
+        .env("TZ", "UTC")
+        .env("LC_ALL", "C");
     Prepared { command, input: Vec::new() }
 }
 

@@ -10,3 +10,4 @@ mod keys;
 mod mounted;
 mod node;
 mod serve;
+mod users;

@@ -118,6 +118,9 @@ impl Etcd {
         mut requests: Vec<pb::RangeRequest>,
         at: Revision,
     ) -> Result<(Revision, Vec<pb::RangeResponse>)> {
+        if requests.is_empty() && at == Revision::NONE {
+            return Ok((self.current().await?, vec![pb::RangeResponse::default()]));
+        }
         if requests.len() <= 1 {
             let nothing = super::nothing_at(super::plain::number(at));
             let request = requests.pop().unwrap_or(nothing);
