@@ -15,7 +15,11 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("openraft", &["revfs-cluster"], "replication is the cluster's"),
     ("fuser", &["revfs-fs", "revfs-tests"], "FUSE is the file system's"),
     ("prost", &["revfs-api", "revfs-cluster"], "wire types stay above the store and below fs"),
-    ("tonic", &["revfs-api", "revfs-cluster"], "wire types stay above the store and below fs"),
+    (
+        "tonic",
+        &["revfs-api", "revfs-cluster", "revfs-tests"],
+        "wire types stay above the store and below fs",
+    ),
     ("anyhow", &["revfs", "revfs-tests"], "libraries name their errors: thiserror"),
 ];
 

@@ -14,7 +14,7 @@ use crate::load::Outcome;
 /// Far above what a start takes.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-const START_PAUSE: Duration = Duration::from_millis(20);
+const START_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A running server; killed when dropped.
 pub(crate) struct Server {
@@ -57,6 +57,7 @@ impl Server {
         let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let mut server = Self { url, child };
         let begun = Instant::now();
+        let mut turns = tokio::time::interval(START_INTERVAL);
         while !server.answers().await {
             if let Some(status) = server.child.try_wait()? {
                 return Err(format!("{command:?} ended at once: {status}").into());
@@ -64,7 +65,7 @@ impl Server {
             if begun.elapsed() > START_LIMIT {
                 return Err(format!("{command:?} does not answer on {}", server.url).into());
             }
-            tokio::time::sleep(START_PAUSE).await;
+            turns.tick().await;
         }
         Ok(server)
     }

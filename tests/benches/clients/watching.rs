@@ -26,8 +26,8 @@ const WATCHED: &str = "/bench/watched/";
 /// What was put must have arrived within so long.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two puts whose way is measured: nothing else is under way.
-const DELAY_PAUSE: Duration = Duration::from_millis(2);
+/// A put whose way is measured comes at most so often: nothing else is under way.
+const DELAY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A watch of [`WATCHED`] that has begun. The stream lasts as long as its sender.
 async fn begin(
@@ -76,11 +76,12 @@ pub(crate) async fn fan_out(load: &Load, length: Duration) -> Outcome<Done> {
     });
     let puts = puts.await?.operations;
     let all = puts * u64::try_from(WATCHERS)?;
+    let mut turns = tokio::time::interval(Duration::from_millis(1));
     while seen.load(Ordering::Relaxed) < all {
         if begun.elapsed() > length + ARRIVAL_LIMIT {
             return Err(format!("{} of {all} events arrived", seen.load(Ordering::Relaxed)).into());
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        turns.tick().await;
     }
     let took = begun.elapsed();
     for (_, reading) in watchers {
@@ -93,6 +94,7 @@ pub(crate) async fn fan_out(load: &Load, length: Duration) -> Outcome<Done> {
 pub(crate) async fn delay(load: &Load, length: Duration) -> Outcome<Done> {
     let (requests, mut stream) = begin(load, 0).await?;
     let (begun, mut delays) = (Instant::now(), Vec::new());
+    let mut turns = tokio::time::interval(DELAY_INTERVAL);
     while begun.elapsed() < length {
         let start = Instant::now();
         let mut kv = load.kv(1);
@@ -110,7 +112,7 @@ pub(crate) async fn delay(load: &Load, length: Duration) -> Outcome<Done> {
         }
         delays.push(start.elapsed());
         put.await??;
-        tokio::time::sleep(DELAY_PAUSE).await;
+        turns.tick().await;
     }
     drop(requests);
     delays.sort_unstable();
