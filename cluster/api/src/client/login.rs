@@ -4,43 +4,20 @@
 //! together share it. Where authentication is off there is none, until a request is told that it needs one.
 
 use tokio::sync::Mutex;
-use tonic::codegen::http::uri::PathAndQuery;
+use tonic::Status;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Status};
-use tonic_prost::ProstCodec;
 
 use super::settings::Credentials;
 use crate::status::AUTH_NOT_ENABLED;
 use crate::wire::etcdserverpb as pb;
-
-/// etcd's call, of which nothing else of its service is needed here.
-const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AuthenticateRequest {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    password: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct AuthenticateResponse {
-    #[prost(message, optional, tag = "1")]
-    header: Option<pb::ResponseHeader>,
-    #[prost(string, tag = "2")]
-    token: String,
-}
+use crate::wire::etcdserverpb::auth_client::AuthClient;
 
 async fn authenticate(channel: &Channel, login: &Credentials) -> Result<String, Status> {
-    let Credentials { user, password } = login.clone();
-    let mut client = tonic::client::Grpc::new(channel.clone());
-    client.ready().await.map_err(|error| Status::from_error(error.into()))?;
-    let request = Request::new(AuthenticateRequest { name: user, password });
-    let codec = ProstCodec::<AuthenticateRequest, AuthenticateResponse>::default();
-    let path = PathAndQuery::from_static(AUTHENTICATE);
-    Ok(client.unary(request, path, codec).await?.into_inner().token)
+    let Credentials { user: name, password } = login.clone();
+    let request = pb::AuthenticateRequest { name, password };
+    let answer = AuthClient::new(channel.clone()).authenticate(request).await?;
+    Ok(answer.into_inner().token)
 }
 
 pub(super) type Token = MetadataValue<Ascii>;
