@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use revfs_api::client::{Endpoints, Settings, Tls as ClientTls, connect_with};
 use revfs_api::keyspace::{Error, Origin};
+use revfs_api::wire::authpb;
+use revfs_api::wire::etcdserverpb as pb;
+use revfs_api::wire::etcdserverpb::auth_client::AuthClient;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
 use revfs_api::wire::etcdserverpb::{PutRequest, RangeRequest};
 use revfs_cluster::grpc::{Address, Listen, Listener, Shows};
@@ -17,7 +20,7 @@ use rustls::{AlertDescription, ClientConfig, RootCertStore, SupportedProtocolVer
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use crate::certificates::{Authority, Pair};
 use crate::node::Node;
@@ -331,4 +334,53 @@ async fn the_client_believes_its_authority_alone_and_comes_with_its_certificate(
     }
     drop(keys);
     server.node.stop().await;
+}
+
+/// Enables authentication, with root and a user `alice` who may write below `a/`.
+async fn enable_auth(channel: &Channel) -> Result<(), tonic::Status> {
+    let mut auth = AuthClient::new(channel.clone());
+    for (user, role) in [("root", "root"), ("alice", "writers")] {
+        let (name, password) = (user.to_owned(), "unknown".to_owned());
+        auth.user_add(pb::AuthUserAddRequest { name, password, ..Default::default() }).await?;
+        auth.role_add(pb::AuthRoleAddRequest { name: role.to_owned() }).await?;
+        let (user, role) = (user.to_owned(), role.to_owned());
+        auth.user_grant_role(pb::AuthUserGrantRoleRequest { user, role }).await?;
+    }
+    let perm = Some(authpb::Permission {
+        perm_type: authpb::permission::Type::Write.into(),
+        key: "a/".into(),
+        range_end: "a0".into(),
+    });
+    let name = "writers".to_owned();
+    auth.role_grant_permission(pb::AuthRoleGrantPermissionRequest { name, perm }).await?;
+    auth.auth_enable(pb::AuthEnableRequest {}).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_name_in_a_certificate_is_its_user_where_the_listener_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let options = options(directory.path(), &servers.issue("server", 1));
+    let options = only_for(&clients, directory.path(), options);
+    let named = TlsOptions { name_is_user: true, ..options.clone() };
+    let nobody = Err("etcdserver: user name is empty".to_owned());
+    let denied = Err("etcdserver: permission denied".to_owned());
+    for (options, own, other) in [(options, nobody.clone(), nobody), (named, Ok(()), denied)] {
+        let server = Server::start(options).await;
+        let pair = clients.issue("alice", 3);
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&servers.pem))
+            .identity(Identity::from_pem(&pair.certificate, &pair.key))
+            .domain_name("localhost");
+        let channel = Channel::from_shared(format!("https://{}", server.address)).unwrap();
+        let channel = channel.tls_config(tls).unwrap().connect().await.unwrap();
+        enable_auth(&channel).await.unwrap();
+        for (key, expected) in [("a/x", own), ("b", other)] {
+            let put = PutRequest { key: key.into(), ..PutRequest::default() };
+            let answer = KvClient::new(channel.clone()).put(put).await;
+            assert_eq!(answer.map(drop).map_err(|status| status.message().to_owned()), expected);
+        }
+        server.node.stop().await;
+    }
 }
