@@ -21,7 +21,7 @@ const SEEN_HERE: [(&str, &[&str]); 5] = [
 ];
 
 /// Differences that other tests show, and where; or whose absence is the point.
-const SEEN_ELSEWHERE: [(&str, &str); 16] = [
+const SEEN_ELSEWHERE: [(&str, &str); 25] = [
     ("txn-ops", "kv.rs"),
     ("key-length", "kv.rs"),
     ("put-and-delete", "kv.rs"),
@@ -38,6 +38,15 @@ const SEEN_ELSEWHERE: [(&str, &str); 16] = [
     ("member-remove-code", "maintenance.rs"),
     ("downgrade", "maintenance.rs"),
     ("lock-given-up", "turns.rs"),
+    ("simple-token", "auth/login.rs"),
+    ("watch-permission", "auth/watches.rs"),
+    ("hashed-password", "auth/login.rs"),
+    ("auth-ttl-user", "src/auth/tests.rs"),
+    ("jwt-es512", "src/auth/config/tests.rs"),
+    ("bcrypt-length", "auth/login.rs"),
+    ("login-time", "src/auth/password.rs"),
+    ("concurrent-streams", "mount-helper: serve/settings.rs"),
+    ("log-format", "mount-helper: serve/settings.rs"),
 ];
 
 const SCRIPT: &str = include_str!("conformance/script.txt");
