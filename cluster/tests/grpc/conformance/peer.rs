@@ -113,6 +113,7 @@ impl Peer {
         }
         // Filled up with spaces where the number happens to be short.
         text = text.replace("cluster  $CLUSTER", "cluster $CLUSTER");
+        text = text.replace("Member  $MEMBER", "Member $MEMBER");
         for begin in OF_A_RUN {
             text = without_value(&text, begin);
         }
