@@ -127,11 +127,17 @@ fn dependencies_point_one_way() {
         .no_deps()
         .exec()
         .expect("cargo knows the workspace");
+    // Tests of the cluster plant a difference in a store's file, behind the store's back.
+    let plants = |from: &str, to: &cargo_metadata::Dependency| {
+        to.kind == cargo_metadata::DependencyKind::Development
+            && (from, to.name.as_str()) == ("revfs-cluster", "heed")
+    };
     let arrows: Vec<_> = metadata
         .packages
         .iter()
         .flat_map(|package| {
-            package.dependencies.iter().map(|to| (package.name.to_string(), to.name.clone()))
+            let known = package.dependencies.iter().filter(|to| !plants(&package.name, to));
+            known.map(|to| (package.name.to_string(), to.name.clone()))
         })
         .collect();
     assert!(arrows.len() > 10, "cargo lists dependencies: {arrows:?}");

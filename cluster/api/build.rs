@@ -9,6 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "v3lockpb/v3lock.proto",
         "v3electionpb/v3election.proto",
         "revfs/v1/revfs.proto",
+        "revfs/v1/members.proto",
+        "revfs/peer/v1/peer.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);

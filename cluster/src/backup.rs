@@ -120,7 +120,8 @@ fn copy(
     progress: &mpsc::Sender<Progress>,
     stop: &watch::Receiver<bool>,
 ) -> Result<File> {
-    let mut file = nameless(data_dir).map_err(|error| unwritable(data_dir, &error))?;
+    let mut file =
+        nameless(data_dir, "backup.tmp").map_err(|error| unwritable(data_dir, &error))?;
     let mut on_progress = |done| {
         // A reader that is behind misses a number; one that is gone ends the work.
         let is_unwanted =
@@ -136,17 +137,16 @@ fn copy(
         Err(BackupError::Write(error)) if error.kind() == io::ErrorKind::StorageFull => {
             Err(Error::NoSpace { reason: format!("{}: {error}", data_dir.display()) })
         }
-        Err(BackupError::GivenUp) => {
-            Err(Error::Unavailable { reason: "the node is shutting down".to_owned() })
-        }
+        Err(BackupError::GivenUp) => Err(Error::shutting_down()),
         Err(error @ (BackupError::Copy { .. } | BackupError::Write(_))) => {
             Err(Error::Unavailable { reason: error.to_string() })
         }
     }
 }
 
-fn nameless(data_dir: &Path) -> io::Result<File> {
-    let path = data_dir.join("backup.tmp");
+/// A file in the data directory that is gone with its last holder, even if the node dies.
+pub(crate) fn nameless(data_dir: &Path, name: &str) -> io::Result<File> {
+    let path = data_dir.join(name);
     // What a node left that died right here is without content.
     let file = File::options()
         .read(true)

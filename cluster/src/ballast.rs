@@ -8,6 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 const NAME: &str = "ballast";
 
@@ -22,6 +25,33 @@ pub(crate) struct Ballast {
 pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     let answer = nix::sys::statvfs::statvfs(path)?;
     Ok(answer.blocks_available().saturating_mul(answer.fragment_size()))
+}
+
+/// Where there is so much more room than is wanted, a measure holds for a moment.
+const PLENTY_BYTES: u64 = 1 << 30;
+
+/// Less than any disk needs to take [`PLENTY_BYTES`].
+const MEASURE_HOLDS: Duration = Duration::from_millis(20);
+
+/// The free room of a disk, for those who ask before each change.
+#[derive(Debug, Default)]
+pub(crate) struct FreeRoom(Mutex<Option<(Instant, u64)>>);
+
+impl FreeRoom {
+    /// Bytes that are free on the disk of `path`: measured now, or just now where there was plenty beyond
+    /// `wanted`.
+    pub(crate) fn bytes(&self, path: &Path, wanted: u64) -> io::Result<u64> {
+        let mut last = self.0.lock();
+        let enough = wanted.saturating_add(PLENTY_BYTES);
+        match *last {
+            Some((at, free)) if free >= enough && at.elapsed() < MEASURE_HOLDS => Ok(free),
+            _ => {
+                let free = free_bytes(path)?;
+                *last = Some((Instant::now(), free));
+                Ok(free)
+            }
+        }
+    }
 }
 
 impl Ballast {

@@ -104,8 +104,10 @@ impl Retention {
         let size = store.size()?;
         if self.quota_bytes.is_some_and(|quota| size.in_use_bytes > quota / 2) {
             // Half of the revisions: what that frees shows when it is done, an hour later.
-            target = target.max(Revision(begins.0 + (view.current().0 - begins.0) / 2));
+            let half = Revision(begins.0 + (view.current().0 - begins.0) / 2);
+            target = target.max(view.made_at_or_after(half));
         }
+        let target = view.made_at_or_before(target);
         Ok((target > begins).then_some(target))
     }
 }

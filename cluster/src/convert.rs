@@ -254,7 +254,9 @@ pub(crate) fn store_error(error: StoreError) -> api::Error {
     match error {
         StoreError::Closed { reason } => api::Error::Closed { reason },
         StoreError::NoSpace { reason } => api::Error::NoSpace { reason: reason.to_string() },
-        StoreError::ReadersFull { .. } => api::Error::Busy { reason: error.to_string() },
+        StoreError::ReadersFull { .. } | StoreError::LogLate { .. } => {
+            api::Error::Busy { reason: error.to_string() }
+        }
         StoreError::OutOfOrder { .. } => api::Error::Closed { reason: error.to_string().into() },
     }
 }
@@ -316,6 +318,7 @@ pub(crate) fn refusal(refusal: Refusal) -> api::Error {
         | Refusal::UploadPartNumber { .. }
         | Refusal::UploadPartTooLarge { .. }
         | Refusal::Auth(_)
+        | Refusal::Member(_)
         | Refusal::MoveOverlaps
         | Refusal::ExchangeMixed => api::Error::Invalid(refusal.to_string()),
     }

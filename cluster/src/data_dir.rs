@@ -8,17 +8,24 @@
 //! and without `CURRENT` the directory was never in use, and what there is of it is made anew. Without
 //! both, anything of ours in the directory means that something is missing: it is refused, never
 //! replaced.
+//!
+//! Each store has a directory of its own, and `CURRENT` says which one is in use ([`stores`]).
+
+mod stores;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use nix::fcntl::{Flock, FlockArg};
 use parking_lot::Mutex;
 
+pub(crate) use self::stores::Room;
 use crate::config::StartError;
+use crate::log::LogId;
 
 const FORMAT_VERSION: u32 = 1;
 const LOCK: &str = "LOCK";
@@ -26,6 +33,11 @@ const FORMAT: &str = "FORMAT";
 const IDENTITY: &str = "identity";
 const CURRENT: &str = "CURRENT";
 const CREATING: &str = "CREATING";
+const STORE_PREFIX: &str = "store-";
+/// It belongs to a member that was added to a cluster: it never begins one of its own.
+const INVITED: &str = "INVITED";
+/// The cluster has gone on without the member: its data is not used any more.
+const REMOVED: &str = "REMOVED";
 const FIRST_STORE: &str = "store-1";
 const LOG: &str = "log";
 
@@ -39,7 +51,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn random() -> io::Result<Self> {
+    pub(crate) fn random() -> io::Result<Self> {
         let random = || getrandom::u64().map_err(io::Error::other);
         Ok(Self {
             cluster: random()?.max(1),
@@ -66,19 +78,30 @@ impl Identity {
     }
 }
 
+/// Whether a member has begun to live in this directory.
+pub(crate) fn is_in_use(path: &Path) -> bool {
+    path.join(CURRENT).exists()
+}
+
 /// A data directory that this process holds, until it is released or dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     pub(crate) path: PathBuf,
     lock: Mutex<Option<Flock<File>>>,
+    /// The highest number that a store or a copy got while this is held.
+    last_number: AtomicU64,
 }
 
 /// What a data directory names.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) identity: Identity,
+    /// The member was added to a cluster that had begun.
+    pub(crate) is_invited: bool,
     pub(crate) store: PathBuf,
     pub(crate) log: PathBuf,
+    /// The store came from another member when it stood here, and the log may not have followed yet.
+    pub(crate) installed: Option<LogId>,
 }
 
 impl DataDir {
@@ -119,7 +142,7 @@ impl DataDir {
             writeln!(lock, "{}", std::process::id())
         };
         write(&mut lock).map_err(|error| StartError::io("write", &lock_path, error))?;
-        Ok(Self { path, lock: Mutex::new(Some(lock)) })
+        Ok(Self { path, lock: Mutex::new(Some(lock)), last_number: AtomicU64::new(0) })
     }
 
     /// Lets another process hold the directory: nothing of this one may touch it any more.
@@ -144,10 +167,11 @@ impl DataDir {
             path: self.path.join(IDENTITY),
             reason: "it does not hold three ids".to_owned(),
         })?;
-        let (store, log) = parse_current(&current).ok_or_else(|| StartError::Damaged {
-            path: self.path.join(CURRENT),
-            reason: format!("it does not name a store and a log: {current:?}"),
-        })?;
+        let Current { store, log, installed } =
+            parse_current(&current).ok_or_else(|| StartError::Damaged {
+                path: self.path.join(CURRENT),
+                reason: format!("it does not name a store and a log: {current:?}"),
+            })?;
         for name in [store, log] {
             if !self.path.join(name).is_dir() {
                 return Err(self.incomplete(name, CURRENT));
@@ -156,7 +180,9 @@ impl DataDir {
         if self.path.join(CREATING).exists() {
             self.remove(CREATING)?;
         }
-        Ok(Some(Layout { identity, store: self.path.join(store), log: self.path.join(log) }))
+        let is_invited = self.path.join(INVITED).exists();
+        let (store, log) = (self.path.join(store), self.path.join(log));
+        Ok(Some(Layout { identity, is_invited, store, log, installed }))
     }
 
     fn check_never_used(&self) -> Result<(), StartError> {
@@ -169,16 +195,21 @@ impl DataDir {
             }
         }
         for entry in self.entries()? {
-            if entry.starts_with("store-") {
+            if entry.starts_with(STORE_PREFIX) {
                 return Err(self.incomplete(CURRENT, &entry));
             }
         }
         Ok(())
     }
 
-    /// Begins to create what a directory in use holds. Whatever an earlier attempt left is removed.
-    pub(crate) fn begin_creation(&self) -> Result<Layout, StartError> {
+    /// Begins to create what a directory in use holds, for the member `identity`. Whatever an earlier
+    /// attempt left is removed.
+    pub(crate) fn begin_creation(&self, identity: Identity) -> Result<Layout, StartError> {
+        self.name_durably()?;
         self.write_durably(CREATING, "")?;
+        if self.path.join(INVITED).exists() {
+            self.remove(INVITED)?;
+        }
         for name in [FIRST_STORE, LOG] {
             let path = self.path.join(name);
             match fs::remove_dir_all(&path) {
@@ -189,19 +220,55 @@ impl DataDir {
         }
         let log = self.path.join(LOG);
         fs::create_dir(&log).map_err(|error| StartError::io("create", &log, error))?;
-        let identity =
-            Identity::random().map_err(|error| StartError::io("identify", &self.path, error))?;
-        Ok(Layout { identity, store: self.path.join(FIRST_STORE), log })
+        let store = self.path.join(FIRST_STORE);
+        Ok(Layout { identity, is_invited: false, store, log, installed: None })
+    }
+
+    /// Notes that the member was added to a cluster that had begun: however it is started, it never begins
+    /// one.
+    pub(crate) fn mark_invited(&self) -> Result<(), StartError> {
+        self.write_durably(INVITED, "")
+    }
+
+    /// Notes that the cluster has gone on without the member, for ever.
+    pub(crate) fn mark_removed(&self) -> Result<(), StartError> {
+        self.write_durably(REMOVED, "")
+    }
+
+    /// Refuses the data of a member that was removed.
+    pub(crate) fn check_not_removed(&self, identity: &Identity) -> Result<(), StartError> {
+        if !self.path.join(REMOVED).exists() {
+            return Ok(());
+        }
+        let Identity { cluster, member, .. } = *identity;
+        Err(StartError::Removed { path: self.path.clone(), cluster, member })
+    }
+
+    /// The directory, and those above it, may be as new as what it will hold: without their names all of it
+    /// would be lost with the power.
+    fn name_durably(&self) -> Result<(), StartError> {
+        for above in self.path.ancestors().skip(1) {
+            match File::open(above).and_then(|directory| directory.sync_all()) {
+                Ok(()) => {}
+                // Who may not read it has made nothing in it, nor is what lies above it new.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                Err(error) => return Err(StartError::io("sync", above, error)),
+            }
+        }
+        Ok(())
     }
 
     /// Puts a created directory into use.
     pub(crate) fn finish_creation(&self, identity: Identity) -> Result<(), StartError> {
         self.write_durably(FORMAT, &format!("{FORMAT_VERSION}\n"))?;
         self.write_durably(IDENTITY, &identity.to_text())?;
-        let mut current = String::new();
-        writeln!(current, "store {FIRST_STORE}\nlog {LOG}").expect("a string takes all");
-        self.write_durably(CURRENT, &current)?;
+        self.write_durably(CURRENT, &Current::new(FIRST_STORE, None).to_text())?;
         self.remove(CREATING)
+    }
+
+    /// Says anew who this member is.
+    pub(crate) fn set_identity(&self, identity: Identity) -> Result<(), StartError> {
+        self.write_durably(IDENTITY, &identity.to_text())
     }
 
     fn incomplete(&self, missing: &str, present: &str) -> StartError {
@@ -253,11 +320,41 @@ impl DataDir {
     }
 }
 
-fn parse_current(text: &str) -> Option<(&str, &str)> {
-    let (store, log) = text.strip_suffix('\n')?.split_once('\n')?;
-    let name = |name: &'_ str| !name.is_empty() && !name.contains(['/', '\n']);
-    let (store, log) = (store.strip_prefix("store ")?, log.strip_prefix("log ")?);
-    (name(store) && name(log)).then_some((store, log))
+/// What the file CURRENT says.
+struct Current<'t> {
+    store: &'t str,
+    log: &'t str,
+    installed: Option<LogId>,
+}
+
+impl<'t> Current<'t> {
+    fn new(store: &'t str, installed: Option<LogId>) -> Self {
+        Self { store, log: LOG, installed }
+    }
+
+    fn to_text(&self) -> String {
+        let Self { store, log, installed } = self;
+        let mut text = format!("store {store}\nlog {log}\n");
+        if let Some(LogId { term, index }) = installed {
+            writeln!(text, "installed {term} {index}").expect("a string takes all");
+        }
+        text
+    }
+}
+
+fn parse_current(text: &str) -> Option<Current<'_>> {
+    let mut lines = text.strip_suffix('\n')?.split('\n');
+    let is_name = |name: &&str| !name.is_empty() && !name.contains('/');
+    let store = lines.next()?.strip_prefix("store ").filter(is_name)?;
+    let log = lines.next()?.strip_prefix("log ").filter(is_name)?;
+    let installed = match lines.next() {
+        None => None,
+        Some(line) => {
+            let (term, index) = line.strip_prefix("installed ")?.split_once(' ')?;
+            Some(LogId { term: term.parse().ok()?, index: index.parse().ok()? })
+        }
+    };
+    lines.next().is_none().then_some(Current { store, log, installed })
 }
 
 #[cfg(test)]
@@ -267,7 +364,7 @@ mod tests {
     use super::{DataDir, Identity, StartError};
 
     fn create(directory: &DataDir) -> Identity {
-        let layout = directory.begin_creation().unwrap();
+        let layout = directory.begin_creation(Identity::random().unwrap()).unwrap();
         fs::create_dir(&layout.store).unwrap();
         directory.finish_creation(layout.identity).unwrap();
         layout.identity
@@ -297,7 +394,7 @@ mod tests {
     fn an_interrupted_creation_is_begun_again() {
         let directory = tempfile::tempdir().unwrap();
         let held = DataDir::hold(directory.path()).unwrap();
-        let first = held.begin_creation().unwrap();
+        let first = held.begin_creation(Identity::random().unwrap()).unwrap();
         fs::create_dir(&first.store).unwrap();
         fs::write(first.store.join("half"), "").unwrap();
         assert!(held.layout().unwrap().is_none());
@@ -319,6 +416,18 @@ mod tests {
                 "{missing}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn the_data_of_a_member_that_was_removed_is_refused_with_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = DataDir::hold(directory.path()).unwrap();
+        let identity = create(&held);
+        held.check_not_removed(&identity).unwrap();
+        held.mark_removed().unwrap();
+        let error = held.check_not_removed(&identity).unwrap_err().to_string();
+        let member = format!("member {:x} has been permanently removed", identity.member);
+        assert!(error.contains(&member) && error.contains("move the directory away"), "{error}");
     }
 
     #[test]

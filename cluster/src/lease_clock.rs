@@ -13,14 +13,15 @@
 
 mod book;
 mod deadlines;
+mod elsewhere;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use revfs_api::keyspace::{Error, LeaseState, Result};
+use revfs_api::keyspace::{Error, Result};
 use revfs_store::types::{Author, Lease, LeaseId};
-use revfs_store::{Body, Done, Need, Refusal, Store, StoreError};
+use revfs_store::{Body, Done, Refusal, Store, StoreError};
 use tokio::sync::watch;
 
 pub(crate) use self::book::LeaseBook;
@@ -109,8 +110,8 @@ impl LeaseClock {
         }
     }
 
-    /// Renews a lease; its whole time, or `None` if there is no such lease (any more).
-    pub(crate) async fn keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
+    /// Renews a lease by this member's clock; its whole time, or `None` if there is no such lease (any more).
+    pub(crate) async fn keep_alive_here(&self, id: LeaseId) -> Result<Option<i64>> {
         let deadline = Instant::now() + self.proposer.timeout;
         let mut turns = self.book.turns.subscribe();
         loop {
@@ -139,36 +140,32 @@ impl LeaseClock {
         }
     }
 
-    /// What is left of a lease and, if wanted, its keys; `None` if there is no such lease.
-    pub(crate) async fn time_to_live(
-        &self,
-        caller: &Caller,
-        id: LeaseId,
-        with_keys: bool,
-    ) -> Result<Option<LeaseState>> {
-        let term = self.loaded().await?;
-        if !self.confirms(term).await? {
-            return Err(self.no_leader("this member does not lead any more"));
-        }
-        let left = self.book.with(|deadlines| deadlines.left(id, Instant::now())).flatten();
-        let Some((granted_seconds, remaining_seconds)) = left else { return Ok(None) };
-        let mut keys = Vec::new();
-        if with_keys {
-            let view = self.proposer.store.read_view().map_err(convert::store_error)?;
-            caller.authorise(&view, Need::ReadLease(id)).map_err(convert::read_error)?;
-            keys = view.lease_keys(id).map_err(convert::store_error)?;
-        }
-        let id = convert::lease_to_api(id);
-        Ok(Some(LeaseState { id, granted_seconds, remaining_seconds, keys }))
+    /// What a lease was granted and what is left of it, in seconds, by this member's clock; `None` if there
+    /// is no such lease.
+    pub(crate) async fn left_here(&self, id: LeaseId) -> Result<Option<(i64, i64)>> {
+        self.confirmed().await?;
+        Ok(self.book.with(|deadlines| deadlines.left(id, Instant::now())).flatten())
+    }
+
+    /// How many live, if this member leads.
+    pub(crate) fn count(&self) -> Option<u64> {
+        let count = self.book.with(|deadlines| deadlines.count())?;
+        u64::try_from(count).ok()
     }
 
     /// All leases, those that end first before the others.
-    pub(crate) async fn all(&self) -> Result<Vec<LeaseId>> {
-        let term = self.loaded().await?;
-        if !self.confirms(term).await? {
-            return Err(self.no_leader("this member does not lead any more"));
-        }
+    pub(crate) async fn all_here(&self) -> Result<Vec<LeaseId>> {
+        self.confirmed().await?;
         Ok(self.book.with(|deadlines| deadlines.all()).unwrap_or_default())
+    }
+
+    /// Waits until this member knows all leases and a quorum has confirmed that it leads.
+    async fn confirmed(&self) -> Result<()> {
+        let term = self.loaded().await?;
+        if self.confirms(term).await? {
+            return Ok(());
+        }
+        Err(self.no_leader("this member does not lead any more"))
     }
 
     /// Waits until this member leads and knows all leases; the term.
@@ -191,6 +188,9 @@ impl LeaseClock {
         deadline: Instant,
         what: &str,
     ) -> Result<()> {
+        if !self.proposer.leads() {
+            return Err(self.no_leader("this member does not lead"));
+        }
         match tokio::time::timeout_at(deadline.into(), turns.changed()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => {

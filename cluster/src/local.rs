@@ -26,8 +26,12 @@ use crate::backup::LocalBackup;
 use crate::ballast::free_bytes;
 use crate::convert;
 use crate::data_dir::Identity;
+use crate::divergence::Integrity;
+use crate::leader_watch::Presence;
 use crate::lease_clock::LeaseClock;
+use crate::members::Reconciler;
 use crate::proposal::Proposer;
+use crate::read_barrier::ReadBarrier;
 use crate::upload::{Uploads, is_large};
 
 /// A compaction that is to be physical is waited for so long.
@@ -45,7 +49,10 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<Store>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) leases: Arc<LeaseClock>,
+    pub(crate) read_barrier: ReadBarrier,
     pub(crate) uploads: Uploads,
+    pub(crate) members: Arc<Reconciler>,
+    pub(crate) integrity: Arc<Integrity>,
     pub(crate) reservations: Arc<Reservations>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
@@ -55,6 +62,7 @@ pub(crate) struct Parts {
     /// Turns with each change of users and roles.
     pub(crate) auth_turns: Arc<AuthTurns>,
     pub(crate) gate: Gate,
+    pub(crate) presence: watch::Receiver<Presence>,
 }
 
 impl Local {
@@ -101,6 +109,21 @@ impl Local {
         Ok((look(view.auth()), convert::revision_to_api(view.current())))
     }
 
+    /// Whether this member belongs to the cluster without a voice.
+    pub(crate) fn is_learner(&self) -> bool {
+        self.node.proposer.raft.is_learner()
+    }
+
+    /// Whether there is a leader now.
+    pub(crate) fn has_leader(&self) -> bool {
+        *self.node.presence.borrow() == Presence::Here
+    }
+
+    /// Whether it matters who asks.
+    pub(crate) fn has_users(&self) -> bool {
+        self.node.store.auth().is_enabled()
+    }
+
     /// The user of that name, who was found out just now.
     #[must_use]
     pub fn user(&self, name: &Arc<str>) -> Caller {
@@ -118,8 +141,17 @@ impl Local {
 
     /// Proposes what the caller asks for. Apply decides whether it may be.
     pub(crate) async fn propose(&self, origin: Origin, body: Body) -> Result<Outcome> {
+        // Who is corrupt may still be mended.
+        if !matches!(body, Body::Alarm { .. } | Body::Member(_)) {
+            self.check_serves()?;
+        }
         let author = self.caller.author(origin.claimed);
         self.node.proposer.propose(author, origin.note, self.caller.ask(body)).await
+    }
+
+    /// Refuses everything while this member holds other data than a majority.
+    pub(crate) fn check_serves(&self) -> Result<()> {
+        self.node.integrity.check().map_err(convert::store_error)
     }
 
     pub(crate) fn view(&self) -> Result<ReadView> {
@@ -131,10 +163,12 @@ impl Local {
     }
 
     pub(crate) fn may_read(&self, view: &ReadView, range: &store::KeyRange) -> Result<()> {
+        self.check_serves()?;
         self.may(view, Need::Read(range))
     }
 
     fn answer(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
+        self.check_serves()?;
         let view = self.view()?;
         self.may(&view, Need::User)?;
         let current = convert::revision_to_api(view.current());
@@ -143,6 +177,7 @@ impl Local {
             Read::Range(read) => {
                 let query = convert::range_read_to_store(read);
                 self.may_read(&view, &query.range)?;
+                self.node.proposer.meters.ranges.inc();
                 let result = view.range(at, &query).map_err(convert::read_error)?;
                 Ok(Answer::Range(convert::range_to_api(result)))
             }
@@ -191,13 +226,22 @@ impl Local {
         if let Some(reason) = self.node.proposer.failure() {
             return reason.to_string();
         }
+        if let Err(error) = self.node.integrity.check() {
+            return error.to_string();
+        }
         if let Some(reason) = self.node.proposer.no_space(0) {
             return reason;
         }
-        let alarms = self.node.store.read_view().and_then(|view| view.alarms()).unwrap_or_default();
-        let named = alarms.iter().map(|alarm| match alarm.kind {
-            AlarmKind::NoSpace => format!("member {:x} has no space (NOSPACE)", alarm.member),
-            AlarmKind::Corrupt => format!("member {:x} is corrupt (CORRUPT)", alarm.member),
+        let Ok(view) = self.node.store.read_view() else { return String::new() };
+        let stops_all = view.corrupt_stops_all().unwrap_or(false);
+        let alarms = view.alarms().unwrap_or_default().into_iter();
+        let named = alarms.filter_map(|alarm| match alarm.kind {
+            AlarmKind::NoSpace => Some(format!("member {:x} has no space (NOSPACE)", alarm.member)),
+            AlarmKind::Corrupt if !stops_all => None,
+            AlarmKind::Corrupt if alarm.member == 0 => {
+                Some("members hold different data, and no majority the same (CORRUPT)".to_owned())
+            }
+            AlarmKind::Corrupt => Some(format!("member {:x} is corrupt (CORRUPT)", alarm.member)),
         });
         named.collect::<Vec<String>>().join(", ")
     }
@@ -210,7 +254,13 @@ impl KeySpace for Local {
     }
 
     fn reservations(&self) -> Option<Arc<Reservations>> {
-        Some(Arc::clone(&self.node.reservations))
+        // Mounts of other members would not see them.
+        self.node.proposer.raft.is_alone().then(|| Arc::clone(&self.node.reservations))
+    }
+
+    async fn confirm(&self) -> Result<()> {
+        self.check_serves()?;
+        self.node.read_barrier.pass().await
     }
 
     async fn read(&self, revision: Revision, reads: Vec<Read>) -> Result<ReadAnswer> {
@@ -247,6 +297,7 @@ impl KeySpace for Local {
     }
 
     async fn revision_at(&self, time: Time) -> Result<Revision> {
+        self.check_serves()?;
         let view = self.view()?;
         self.may(&view, Need::User)?;
         let revision = view.revision_at(store::Time(time.0));
@@ -254,6 +305,7 @@ impl KeySpace for Local {
     }
 
     async fn stamp(&self, revision: Revision) -> Result<Stamp> {
+        self.check_serves()?;
         let view = self.view()?;
         self.may(&view, Need::User)?;
         let stamp =
@@ -270,6 +322,7 @@ impl KeySpace for Local {
     async fn txn(&self, txn: Txn, origin: Origin) -> Result<TxnAnswer> {
         let txn = convert::txn_to_store(txn);
         let outcome = if is_large(&txn) {
+            self.check_serves()?;
             let author = self.caller.author(origin.claimed);
             self.node.uploads.run(self.caller.clone(), author, origin.note, txn).await?
         } else {
@@ -311,28 +364,37 @@ impl KeySpace for Local {
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl_seconds: i64) -> Result<(LeaseId, i64)> {
+        self.check_serves()?;
         let id = convert::lease_to_store(id);
         let granted = self.node.leases.grant(&self.caller, id, ttl_seconds).await;
         granted.map(|(id, ttl_seconds)| (convert::lease_to_api(id), ttl_seconds))
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Option<i64>> {
+        self.check_serves()?;
         let id = convert::lease_to_store(id);
         self.require(Need::WriteLease(id))?;
-        self.node.leases.keep_alive(id).await
+        let renewed = self.node.leases.keep_alive(id).await;
+        if let Ok(Some(_)) = renewed {
+            self.node.proposer.meters.leases_renewed.inc();
+        }
+        renewed
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<()> {
+        self.check_serves()?;
         self.node.leases.revoke(&self.caller, convert::lease_to_store(id)).await
     }
 
     async fn lease_time_to_live(&self, id: LeaseId, with_keys: bool) -> Result<Option<LeaseState>> {
+        self.check_serves()?;
         self.require(Need::User)?;
         let id = convert::lease_to_store(id);
         self.node.leases.time_to_live(&self.caller, id, with_keys).await
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
+        self.check_serves()?;
         self.require(Need::User)?;
         let leases = self.node.leases.all().await?;
         if self.caller != Caller::Trusted {
@@ -365,6 +427,7 @@ impl KeySpace for Local {
             data_dir: data_dir.display().to_string(),
             process_id: std::process::id(),
             cluster_id: self.node.identity.cluster,
+            cluster_version: view.cluster_version().map_err(convert::store_error)?,
             member_id: self.node.identity.member,
             leader_id: raft.leader.unwrap_or(0),
             raft_term: raft.term,
@@ -388,6 +451,7 @@ impl KeySpace for Local {
     }
 
     async fn backup(&self) -> Result<Box<dyn Backup>> {
+        self.check_serves()?;
         self.require(Need::Root)?;
         Ok(Box::new(LocalBackup::begin(&self.node)?))
     }

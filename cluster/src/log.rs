@@ -10,11 +10,13 @@
 //! - [`segment`]: the files; [`disk`]: every operation on them.
 //! - [`open`]: reading it back; what is a torn tail and what is damage.
 //! - [`index`]: where each entry lies; [`queue`]: what the threads share; [`writer`], [`prepare`].
+//! - [`durability`]: what the store asks of it before a commit and after an install.
 //!
 //! It knows nothing of Raft besides the shape of its state, and nothing of openraft. The format is
 //! described to the byte in `docs/FORMAT.md`.
 
 mod disk;
+mod durability;
 mod error;
 mod group;
 mod index;
@@ -37,6 +39,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use revfs_store::Measured;
 
 pub use self::disk::{DiskOperation, Faults};
 pub use self::error::LogError;
@@ -167,6 +170,7 @@ struct SegmentFile {
 /// of an orderly shutdown.
 pub struct Log {
     shared: Arc<Shared>,
+    writer: Arc<Mutex<Writer>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -176,8 +180,19 @@ impl Log {
     /// # Errors
     /// [`LogError::Exists`], or the disk's.
     pub fn create(directory: &Path, options: &LogOptions) -> Result<(), LogError> {
-        let disk = Disk { faults: options.faults.clone() };
+        let disk = Disk { faults: options.faults.clone(), ..Disk::default() };
         open::create(directory, options, &disk, random_u64(directory)?)
+    }
+
+    /// What the log in `directory` says, which no process has open. Nothing of it is changed.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub(crate) fn examine(
+        directory: &Path,
+        must_reach: Option<LogId>,
+    ) -> Result<open::Examined, LogError> {
+        open::examine(directory, must_reach)
     }
 
     /// Opens the log in `directory`. `must_reach` is what the store has committed: the log must hold
@@ -191,7 +206,7 @@ impl Log {
         options: LogOptions,
         must_reach: Option<LogId>,
     ) -> Result<Self, LogError> {
-        let disk = Disk { faults: options.faults.clone() };
+        let disk = Disk { faults: options.faults.clone(), ..Disk::default() };
         let opened = open::open(directory, &options, &disk, must_reach)?;
         let active = opened.segments.last().expect("an open log has a segment").clone();
         let shared = Arc::new(Shared {
@@ -201,6 +216,7 @@ impl Log {
             nonce: opened.nonce,
             work: Condvar::new(),
             spares_changed: Condvar::new(),
+            flushed: Condvar::new(),
             inner: Mutex::new(Inner {
                 queue: std::collections::VecDeque::new(),
                 segments: opened.segments.into(),
@@ -227,9 +243,10 @@ impl Log {
             salt,
             builder: GroupBuilder::default(),
         };
-        let preparer = Arc::clone(&shared);
-        let log = Self { shared, threads: Mutex::default() };
-        log.spawn("log-writer", move || writer.run())?;
+        let (preparer, queue) = (Arc::clone(&shared), Arc::clone(&shared));
+        let writer = Arc::new(Mutex::new(writer));
+        let log = Self { shared, writer: Arc::clone(&writer), threads: Mutex::default() };
+        log.spawn("log-writer", move || Writer::run(&writer, &queue))?;
         log.spawn("log-prepare", move || prepare::run(&preparer))?;
         Ok(log)
     }
@@ -246,7 +263,27 @@ impl Log {
     /// Adds entries behind the last one. They can be read when this returns, and are durable when
     /// `done` is called. Never blocks.
     pub fn append(&self, entries: Vec<Entry>, done: Completion) {
-        self.submit(Some(done), |inner| {
+        if self.queue_entries(entries, done) {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// As [`Log::append`], but if nobody writes just now this thread does, and no other has to be awakened:
+    /// it blocks for a flush. For who has nothing else to do until the entries are durable.
+    pub fn append_here(&self, entries: Vec<Entry>, done: Completion) {
+        if !self.queue_entries(entries, done) {
+            return;
+        }
+        match self.writer.try_lock() {
+            Some(mut writer) => writer.write_here(),
+            // It looks at the queue again before it waits.
+            None => drop(self.shared.work.notify_one()),
+        }
+    }
+
+    /// Whether they are queued now.
+    fn queue_entries(&self, entries: Vec<Entry>, done: Completion) -> bool {
+        self.queue(Some(done), |inner| {
             let before = inner.index.state().last;
             let mut writes = Vec::with_capacity(entries.len());
             for entry in entries {
@@ -259,7 +296,7 @@ impl Log {
                 }
             }
             Ok(writes)
-        });
+        })
     }
 
     /// Records a vote; it is durable when `done` is called.
@@ -285,6 +322,7 @@ impl Log {
             inner.index.purge(id);
             Ok(vec![Write::Purge(id)])
         });
+        self.shared.flushed.notify_all();
     }
 
     /// Notes that entries up to `id` are committed. It goes to disk with the next group.
@@ -292,12 +330,23 @@ impl Log {
         self.shared.inner.lock().index.state_mut().committed = Some(id);
     }
 
-    /// Changes the index and queues what that means for the disk, in one step.
+    /// Changes the index and has written what that means for the disk.
     fn submit(
         &self,
         done: Option<Completion>,
         change: impl FnOnce(&mut Inner) -> Result<Vec<Write>, LogError>,
     ) {
+        if self.queue(done, change) {
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Changes the index and queues what that means for the disk, in one step; whether there is anything.
+    fn queue(
+        &self,
+        done: Option<Completion>,
+        change: impl FnOnce(&mut Inner) -> Result<Vec<Write>, LogError>,
+    ) -> bool {
         let mut inner = self.shared.inner.lock();
         let writes = match inner.refusal() {
             Some(refusal) => Err(refusal),
@@ -306,14 +355,14 @@ impl Log {
         match writes {
             Ok(writes) => {
                 inner.queue.push_back(Request { writes, done });
-                drop(inner);
-                self.shared.work.notify_one();
+                true
             }
             Err(error) => {
                 drop(inner);
                 if let Some(done) = done {
                     done(Err(error));
                 }
+                false
             }
         }
     }
@@ -390,6 +439,12 @@ impl Log {
     #[must_use]
     pub fn failure(&self) -> Option<Arc<str>> {
         self.shared.inner.lock().failed.clone()
+    }
+
+    /// How long each flush took.
+    #[must_use]
+    pub fn sync_durations(&self) -> Measured {
+        self.shared.disk.syncs.measured()
     }
 
     /// Bytes of all files of the log, spares included.

@@ -10,7 +10,6 @@ use revfs_store::{Alarm, Body, Done, Need, RangePart, Store};
 
 use crate::convert;
 use crate::local::Local;
-use crate::raft::RaftMember;
 
 /// The physical part of a compaction is waited for so long.
 const COMPACTION_TIMEOUT: Duration = Duration::from_secs(600);
@@ -95,23 +94,6 @@ impl Local {
     /// The member that leads, as far as this one knows.
     pub(crate) fn leader(&self) -> Option<u64> {
         self.node.proposer.raft.status().leader
-    }
-
-    /// The members of the cluster; `confirmed`: as of a moment after the call.
-    pub(crate) async fn members(&self, confirmed: bool) -> Result<Vec<RaftMember>> {
-        self.require(Need::User)?;
-        if confirmed {
-            let confirmed = self.node.proposer.raft.confirm_leadership().await;
-            confirmed.map_err(|error| Error::NoQuorum { reason: error.to_string() })?;
-        }
-        Ok(self.node.proposer.raft.members())
-    }
-
-    /// Changes where the other members find one.
-    pub(crate) async fn set_address(&self, member: u64, address: String) -> Result<()> {
-        self.require(Need::Root)?;
-        let set = self.node.proposer.raft.set_address(member, address).await;
-        set.map_err(|error| Error::OutcomeUnknown { reason: error.to_string() })
     }
 
     /// Bound of the store's bytes in use, if there is one.

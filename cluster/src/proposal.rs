@@ -5,10 +5,15 @@
 //! that nothing happened. Every other end, the deadline included, leaves the outcome unknown: the
 //! change may have been applied, may still be, and is never sent again. Until replication has answered
 //! it, it counts as one in flight, though its caller may have gone.
+//!
+//! A member that does not lead brings the change to the one that does ([`crate::peer`]), once; what it
+//! answers is what its own store applied.
 
 mod bounds;
 mod to_its_end;
+mod version;
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,12 +21,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use revfs_api::keyspace::{Error, Result};
+use revfs_api::wire::peer::{self, proposal_end::End};
 use revfs_store::types::{Author, Time};
 use revfs_store::{Body, Command, Health, Outcome, Store, takes_space};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::ballast::free_bytes;
-use crate::log::Log;
+use crate::ballast::FreeRoom;
+use crate::log::{Log, LogId};
+use crate::meters::Meters;
+use crate::peer::{End as Forwarded, Forwarder, Link, Peers};
 use crate::raft::{Raft, WriteError};
 
 pub use self::bounds::NOTE_BYTES_MAX;
@@ -45,27 +53,34 @@ pub(crate) struct Proposer {
     pub(crate) raft: Raft,
     pub(crate) log: Arc<Log>,
     pub(crate) store: Arc<Store>,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) data_dir: PathBuf,
     pub(crate) disk_free_min_bytes: u64,
     /// For those who ask; the alarm NOSPACE enforces it.
     pub(crate) quota_bytes: Option<u64>,
     pub(crate) timeout: Duration,
+    way: Way,
     in_flight: Arc<Semaphore>,
     in_flight_bytes: Arc<Semaphore>,
     closing: AtomicBool,
+    free_room: FreeRoom,
 }
 
 impl Proposer {
     pub(crate) fn new(
         raft: Raft,
+        (peers, forwarder): (Arc<Peers>, Arc<Forwarder>),
         log: Arc<Log>,
         store: Arc<Store>,
+        meters: Arc<Meters>,
         config: &crate::NodeConfig,
     ) -> Self {
         Self {
+            way: Way { raft: raft.clone(), peers, forwarder },
             raft,
             log,
             store,
+            meters,
             data_dir: config.data_dir.clone(),
             disk_free_min_bytes: config.disk_free_min_bytes,
             quota_bytes: config.quota_bytes,
@@ -73,6 +88,7 @@ impl Proposer {
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             in_flight_bytes: Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX)),
             closing: AtomicBool::new(false),
+            free_room: FreeRoom::default(),
         }
     }
 
@@ -81,6 +97,7 @@ impl Proposer {
         let deadline = Instant::now() + self.timeout;
         bounds::check(&author, &note, &body)?;
         self.check_open()?;
+        self.check_spoken_by_all(version::of(&body))?;
         let room = Room::of(body.inner());
         let command = Command { time: now(), author, note, body };
         self.store.touch(&command);
@@ -89,17 +106,72 @@ impl Proposer {
         drop(command);
         self.check_space(room, encoded.len())?;
         let permits = self.admit(encoded.len(), deadline).await?;
-        let raft = self.raft.clone();
-        let sent = ToItsEnd::new(async move {
-            let outcome = send(&raft, encoded, deadline).await;
-            drop(permits);
-            outcome
-        });
-        let unknown = |_| {
-            let reason = format!("no answer within {:?}", self.timeout);
-            Error::OutcomeUnknown { reason }
+        let way = self.way.clone();
+        let try_under_way = Arc::new(AtomicBool::new(false));
+        let sent = {
+            let try_under_way = Arc::clone(&try_under_way);
+            ToItsEnd::new(async move {
+                let outcome = way.send(encoded, deadline, &try_under_way).await;
+                drop(permits);
+                outcome
+            })
         };
-        tokio::time::timeout_at(deadline.into(), sent).await.map_err(unknown)?
+        let late = |_| match try_under_way.load(Ordering::SeqCst) {
+            true => {
+                let reason = format!("no answer within {:?}", self.timeout);
+                Error::OutcomeUnknown { reason }
+            }
+            false => Error::NoQuorum { reason: no_leader(self.raft.status().leader) },
+        };
+        let _pending = self.meters.pending();
+        let outcome = tokio::time::timeout_at(deadline.into(), sent).await.map_err(late);
+        let outcome = outcome.and_then(std::convert::identity);
+        outcome.inspect_err(|_| {
+            self.meters.proposals_failed.inc();
+        })
+    }
+
+    /// Proposes what another member has forwarded, and tells how that ended. It was checked there; what
+    /// this member has room for is checked here.
+    pub(crate) async fn propose_for(&self, number: NonZeroU64, command: Bytes) -> End {
+        let deadline = Instant::now() + self.timeout;
+        let not_leader = |leader: Option<u64>| End::NotLeader(leader.unwrap_or(0));
+        if !self.leads() {
+            return not_leader(self.raft.status().leader);
+        }
+        let admitted = async {
+            self.check_open()?;
+            self.admit(command.len(), deadline).await
+        };
+        let permits = match admitted.await {
+            Ok(permits) => permits,
+            Err(error) => return End::Refused(error.to_string()),
+        };
+        let raft = self.raft.clone();
+        let end = ToItsEnd::new(async move {
+            let end = raft.propose_for(number, command).await;
+            drop(permits);
+            end
+        });
+        match end.await {
+            Ok(LogId { term, index }) => End::Applied(peer::LogId { term, index }),
+            Err(WriteError::NotLeader { leader }) => not_leader(leader),
+            Err(WriteError::Unknown { reason }) => End::Unknown(reason),
+        }
+    }
+
+    /// The way to the member that leads, if this one knows it and it is another.
+    pub(crate) fn leader_elsewhere(&self) -> Option<Arc<Link>> {
+        let leader = self.raft.status().leader?;
+        if leader == self.way.peers.own().member {
+            return None;
+        }
+        self.raft.address_of(leader).map(|address| self.way.peers.link(leader, &address))
+    }
+
+    /// Whether this member leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.raft.status().leader == Some(self.way.peers.own().member)
     }
 
     /// Waits for a place among the proposals in flight, within the deadline.
@@ -165,7 +237,7 @@ impl Proposer {
     fn closed(&self) -> Error {
         match self.failure() {
             Some(reason) => Error::Closed { reason },
-            None => Error::Unavailable { reason: "the node is shutting down".to_owned() },
+            None => Error::shutting_down(),
         }
     }
 
@@ -192,7 +264,7 @@ impl Proposer {
             return Some(reason.to_string());
         }
         let wanted = self.disk_free_min_bytes.saturating_add(u64::try_from(bytes).unwrap_or(0));
-        match free_bytes(&self.data_dir) {
+        match self.free_room.bytes(&self.data_dir, wanted) {
             Ok(free) if free < wanted => Some(format!(
                 "{free} bytes are free on the disk of {}, {wanted} are wanted",
                 self.data_dir.display()
@@ -206,8 +278,9 @@ impl Proposer {
     pub(crate) async fn drain(&self, deadline: Instant) -> bool {
         self.closing.store(true, Ordering::Release);
         let all = u32::try_from(IN_FLIGHT_MAX).expect("a small constant");
-        let drained =
-            tokio::time::timeout_at(deadline.into(), self.in_flight.acquire_many(all)).await;
+        // Longer nobody waits for an answer: without a quorum some changes never have one.
+        let until = deadline.min(Instant::now() + self.timeout);
+        let drained = tokio::time::timeout_at(until.into(), self.in_flight.acquire_many(all)).await;
         self.in_flight.close();
         self.in_flight_bytes.close();
         drained.is_ok()
@@ -230,6 +303,8 @@ impl Room {
     fn of(body: &Body) -> Self {
         match body {
             Body::Alarm { .. }
+            | Body::Member(_)
+            | Body::Check
             | Body::Compact { .. }
             | Body::LeaseRevoke { .. }
             | Body::LeaseExpire { .. }
@@ -245,18 +320,74 @@ impl Room {
     }
 }
 
-/// Proposes until replication answers. What it refuses is not proposed again after the deadline.
-async fn send(raft: &Raft, command: Bytes, deadline: Instant) -> Result<Outcome> {
-    loop {
-        match raft.propose(command.clone()).await {
-            Ok(outcome) => return Ok(outcome),
-            Err(WriteError::Unknown { reason }) => return Err(Error::OutcomeUnknown { reason }),
-            Err(error @ WriteError::NotLeader { .. }) => {
-                if Instant::now() + RETRY_PAUSE >= deadline {
-                    return Err(Error::NoQuorum { reason: error.to_string() });
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
+/// How a change comes to the leader.
+#[derive(Clone)]
+struct Way {
+    raft: Raft,
+    peers: Arc<Peers>,
+    forwarder: Arc<Forwarder>,
+}
+
+impl Way {
+    /// Proposes until replication answers, here or where the leader is. What is refused because the
+    /// leader is another is not proposed again after the deadline: whoever finds no `try_under_way` from
+    /// then on knows that nothing happened and nothing will.
+    async fn send(
+        &self,
+        command: Bytes,
+        deadline: Instant,
+        try_under_way: &AtomicBool,
+    ) -> Result<Outcome> {
+        let mut leader = self.raft.status().leader;
+        loop {
+            // Told before the clock is read, as the other side reads the clock first.
+            try_under_way.store(true, Ordering::SeqCst);
+            if Instant::now() >= deadline {
+                return Err(Error::NoQuorum { reason: no_leader(leader) });
             }
+            leader = match self.raft.status().leader {
+                Some(leader) if leader != self.peers.own().member => {
+                    match self.forward(leader, command.clone(), deadline).await {
+                        Forwarded::Applied(outcome) => return Ok(outcome),
+                        Forwarded::Refused { reason } => return Err(Error::Busy { reason }),
+                        Forwarded::Unknown { reason } => {
+                            return Err(Error::OutcomeUnknown { reason });
+                        }
+                        Forwarded::NotLeader { leader } => leader,
+                    }
+                }
+                _ => match self.raft.propose(command.clone()).await {
+                    Ok(outcome) => return Ok(outcome),
+                    Err(WriteError::Unknown { reason }) => {
+                        return Err(Error::OutcomeUnknown { reason });
+                    }
+                    Err(WriteError::NotLeader { leader }) => leader,
+                },
+            };
+            try_under_way.store(false, Ordering::SeqCst);
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(Error::NoQuorum { reason: no_leader(leader) });
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn forward(&self, leader: u64, command: Bytes, deadline: Instant) -> Forwarded {
+        match self.raft.address_of(leader) {
+            Some(address) => {
+                let link = self.peers.link(leader, &address);
+                self.forwarder.forward(&link, command, deadline.into()).await
+            }
+            None => Forwarded::NotLeader { leader: None },
+        }
+    }
+}
+
+fn no_leader(known: Option<u64>) -> String {
+    match known {
+        Some(member) => format!("member {member:x} is said to lead, but does not take the change"),
+        None => {
+            "the cluster has no leader: more than half of its voters must be reached".to_owned()
         }
     }
 }
@@ -266,3 +397,6 @@ pub(crate) fn now() -> Time {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,47 +1,61 @@
-//! Restoring a backup into a new data directory: a cluster of one, of its own.
+//! Restoring a backup into a new data directory: a cluster of its own, of one member or of several that
+//! are each restored from the same file.
 //!
-//! The directory is made beside its place under the name `NAME.restoring` and gets its own name when
-//! it is whole: what a restore that was killed leaves can be mistaken for nothing. The new cluster has
-//! new ids, and its log begins behind the position of the backup, so that indexes and terms go on.
+//! The new cluster has new ids. Those of several members follow from their addresses, the token, the
+//! backup's digest and the bump, so that members that were told different things refuse each other, and
+//! so does whatever is left of the cluster that was backed up.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::path::Path;
 
 use revfs_store::{
-    BackupSummary, OnProgress, RestoreError as StoreRestoreError, StoreOptions, restore_backup,
+    BackupSummary, OnProgress, Position, RestoreError as StoreRestoreError, StoreOptions,
+    restore_backup,
 };
 
 use crate::config::StartError;
-use crate::data_dir::DataDir;
-use crate::log::{Log, LogError, LogId, LogOptions, Vote};
-use crate::raft::position_of_one;
+use crate::data_dir::Identity;
+use crate::founding::{Founders, Founding};
+use crate::new_directory::{NewDirectory, NewDirectoryError};
+use crate::raft::position_of;
 
 pub use revfs_store::{
-    BackupSummary as Summary, Progress, VerifyError, backup_summary as summary,
+    BackupSummary as Summary, Bump, Progress, VerifyError, backup_summary as summary,
     verify_backup as verify,
 };
+
+/// What a restored directory is to be.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// The members of the new cluster, each of which is restored alike; `None` = this one alone.
+    pub founders: Option<Founders>,
+    pub bump: Bump,
+}
 
 /// Why a backup was not restored. The data directory does not exist then.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    #[error(
-        "data directory {path} exists and is not empty: restore into another one",
-        path = .path.display()
-    )]
-    Exists { path: PathBuf },
+    #[error(transparent)]
+    Directory(#[from] NewDirectoryError),
     #[error(transparent)]
     Store(#[from] StoreRestoreError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error(transparent)]
-    Log(#[from] LogError),
+}
+
+impl RestoreError {
+    /// Whether the directory holds something already.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        matches!(self, Self::Directory(NewDirectoryError::Exists { .. }))
+    }
 }
 
 /// What a restored data directory says.
 #[derive(Clone, Debug)]
 pub struct Restored {
     pub summary: BackupSummary,
+    /// At which the store goes on.
+    pub revision: u64,
     pub cluster_id: u64,
     pub member_id: u64,
 }
@@ -53,62 +67,39 @@ pub struct Restored {
 pub fn restore(
     from: &Path,
     data_dir: &Path,
+    options: &RestoreOptions,
     progress: OnProgress<'_>,
 ) -> Result<Restored, RestoreError> {
-    let io = |operation, error| StartError::io(operation, data_dir, error);
-    let data_dir = std::path::absolute(data_dir).map_err(|error| io("find", error))?;
-    check_free(&data_dir)?;
-    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
-    name.push(".restoring");
-    let building = data_dir.with_file_name(name);
-    let held = DataDir::hold(&building)?;
-    let layout = held.begin_creation()?;
-    let member = layout.identity.member;
+    let summary = revfs_store::backup_summary(from).map_err(StoreRestoreError::from)?;
+    let revision = options.bump.above(summary.revision)?.0;
+    let founding = founding(options, &summary);
+    let identity = founding.identity();
+    let identity = identity.map_err(|error| StartError::io("identify", data_dir, error))?;
+    let members = founding.members(identity.member);
+    let directory = NewDirectory::begin(data_dir, identity)?;
     let mut begin = None;
-    let position = |found: &revfs_store::Position| {
-        let (id, raft) = position_of_one(found, member).map_err(|error| error.to_string())?;
+    let position = |found: &Position| {
+        let (id, raft) = position_of(found, &members).map_err(|error| error.to_string())?;
+        if id.is_none() && members.len() > 1 {
+            return Err("nothing was ever written there: begin a new cluster instead".to_owned());
+        }
         begin = id;
         Ok(raft)
     };
-    let options = StoreOptions::default();
-    let summary = restore_backup(from, &layout.store, &options, position, progress);
-    let summary = summary.inspect_err(|_| drop(fs::remove_dir_all(&building)))?;
-    begin_log(&layout.log, begin, member)?;
-    held.finish_creation(layout.identity)?;
-    drop(held);
-    // An empty directory in its place is replaced, anything else is not.
-    fs::rename(&building, &data_dir).map_err(|error| io("name", error))?;
-    let parent = data_dir.parent().unwrap_or(Path::new("/"));
-    File::open(parent)
-        .and_then(|parent| parent.sync_all())
-        .map_err(|error| StartError::io("flush", parent, error))?;
-    let (cluster_id, member_id) = (layout.identity.cluster, member);
-    Ok(Restored { summary, cluster_id, member_id })
+    let (store, options) = (StoreOptions::default(), options.bump);
+    let restored =
+        restore_backup(from, &directory.layout.store, &store, options, position, progress);
+    let summary = restored.inspect_err(|_| directory.remove())?;
+    directory.finish(begin)?;
+    let Identity { cluster: cluster_id, member: member_id, .. } = identity;
+    Ok(Restored { summary, revision, cluster_id, member_id })
 }
 
-fn check_free(data_dir: &Path) -> Result<(), RestoreError> {
-    match fs::read_dir(data_dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(RestoreError::Exists { path: data_dir.to_path_buf() }),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StartError::io("look into", data_dir, error).into()),
-    }
-}
-
-/// An empty log that goes on behind `begin`, in the term of which `member` has voted for itself.
-fn begin_log(directory: &Path, begin: Option<LogId>, member: u64) -> Result<(), RestoreError> {
-    let options = LogOptions::default();
-    Log::create(directory, &options)?;
-    let Some(begin) = begin else { return Ok(()) };
-    let log = Log::open(directory, options, None)?;
-    let (done, voted) = mpsc::channel();
-    let vote = Vote { term: begin.term, node: member, committed: false };
-    // The receiver lives until the answer has come.
-    log.save_vote(vote, Box::new(move |result| drop(done.send(result))));
-    log.purge(begin);
-    let closed = log.close();
-    voted.recv().unwrap_or(Ok(()))?;
-    Ok(closed?)
+/// Several members agree on their numbers without talking, as founders do.
+fn founding(options: &RestoreOptions, summary: &BackupSummary) -> Founding {
+    let Some(founders) = &options.founders else { return Founding::Alone };
+    let Bump { revisions, mark_compacted } = options.bump;
+    let digest: String = summary.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = format!("{}\nrestored {digest} {revisions} {mark_compacted}", founders.token);
+    Founding::Together(Founders { token, ..founders.clone() })
 }

@@ -14,6 +14,7 @@ mod reload;
 mod self_signed;
 mod settings;
 pub(crate) mod stream;
+mod trouble;
 
 use std::io;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::self_signed::self_signed;
 pub use self::settings::{CIPHER_SUITES, MinVersion, cipher_suite};
+pub(crate) use self::trouble::trouble;
 
 /// What a listener shows, and whom it lets in.
 #[derive(Clone, Debug)]

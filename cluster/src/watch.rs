@@ -16,12 +16,14 @@ use tokio::sync::watch;
 
 use crate::auth::Caller;
 use crate::convert;
+use crate::divergence::Integrity;
 use crate::local::{Local, Parts};
 use crate::proposal::check_range;
 
 /// See the module.
 pub(crate) struct GuardedWatcher {
     watcher: Watcher,
+    integrity: Arc<Integrity>,
     /// `None`: nobody checks.
     guard: Option<Guard>,
 }
@@ -72,13 +74,19 @@ impl GuardedWatcher {
             Caller::Trusted => None,
             asked => Some(Guard::new(node, asked, &request.ranges)?),
         };
-        Ok(Self { watcher: node.store.watch(request)?, guard })
+        let integrity = Arc::clone(&node.integrity);
+        integrity.check()?;
+        Ok(Self { watcher: node.store.watch(request)?, integrity, guard })
     }
 
     /// As [`Watcher::poll_next`]. Nobody calls `waker` when users or roles change: who waits must look
     /// again then.
     pub(crate) fn poll_next(&mut self, waker: &Waker) -> Poll<Result<WatchedRevision, ReadError>> {
         let next = self.watcher.poll_next(waker);
+        // After the look, too: an alarm was applied before whatever comes behind it.
+        if let Err(error) = self.integrity.check() {
+            return Poll::Ready(Err(error.into()));
+        }
         let Some(guard) = &mut self.guard else { return next };
         // After the look: what was applied behind a change is not shown by what held before it.
         if let Err(error) = guard.check_again() {
@@ -128,8 +136,7 @@ impl Watch for StoreWatch {
                 stop = stop.wait_for(|&stop| stop) => {
                     // The guard of the value must not be held on.
                     drop(stop);
-                    let reason = "the node is shutting down".to_owned();
-                    return Err(Error::Unavailable { reason });
+                    return Err(Error::shutting_down());
                 }
             }
         }

@@ -108,16 +108,18 @@ impl Attributes {
     /// Whether a plain key looks the same, so that no record is needed.
     #[must_use]
     pub fn is_default(&self, defaults: &Defaults) -> bool {
-        let default_mode = match self.kind {
-            Kind::File => defaults.file_mode,
-            Kind::Directory => defaults.directory_mode,
+        let plain = Defaults::default();
+        let (own, anywhere) = match self.kind {
+            Kind::File => (defaults.file_mode, plain.file_mode),
+            Kind::Directory => (defaults.directory_mode, plain.directory_mode),
             Kind::Symlink
             | Kind::Fifo
             | Kind::Socket
             | Kind::CharDevice { .. }
             | Kind::BlockDevice { .. } => return false,
         };
-        self.mode == default_mode
+        // A mount with an umask of its own shows others' modes differently, but must not change them for others.
+        (self.mode, self.mode) == (own, anywhere)
             && self.uid.is_none_or(|uid| uid == defaults.uid)
             && self.gid.is_none_or(|gid| gid == defaults.gid)
             && self.mtime.is_none()

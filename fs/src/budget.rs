@@ -42,6 +42,15 @@ impl Charge {
         Ok(charge)
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Of the whole budget.
+    pub(crate) fn max(&self) -> usize {
+        self.budget.max
+    }
+
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), OverBudget> {
         if let Some(more) = bytes.checked_sub(self.bytes) {
             let max = self.budget.max;

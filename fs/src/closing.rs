@@ -11,6 +11,7 @@
 //! A handle opened by a *thread* belongs to its process, which outlives the thread; so the process is
 //! noted when the file is opened.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -54,6 +55,9 @@ pub(crate) fn holds(process: u32, ino: u64) -> Holds {
     let mut writing = 0;
     for entry in entries {
         let Ok(entry) = entry else { return gone_or_hidden(process) };
+        if is_nameless(process, &entry.file_name()) {
+            continue;
+        }
         match read(&entry.path()) {
             Ok(text) if field(&text, "ino:") == Some(ino) && may_write(&text) => writing += 1,
             Ok(_) => {}
@@ -63,6 +67,14 @@ pub(crate) fn holds(process: u32, ino: u64) -> Holds {
         }
     }
     if writing == 0 { Holds::No } else { Holds::Yes(writing) }
+}
+
+/// Whether a descriptor is of a pipe, a socket or the like: one look instead of three, and a process has
+/// several of them. (A file of the mount has a path, of which nothing is assumed.)
+fn is_nameless(process: u32, descriptor: &OsStr) -> bool {
+    let link = Path::new("/proc").join(process.to_string()).join("fd").join(descriptor);
+    let target = fs::read_link(link);
+    target.is_ok_and(|target| !target.as_os_str().as_encoded_bytes().starts_with(b"/"))
 }
 
 /// Where /proc has no such process: gone, or hidden from this one (`hidepid`)?

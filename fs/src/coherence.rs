@@ -10,6 +10,8 @@
 //!
 //! Names: a directory that still exists is never invalidated by name (the kernel would unmount what is
 //! mounted in it, and processes would lose their working directory), only its attributes are.
+//!
+//! Where programs can be shown events, a revision's are raised after its notices ([`crate::events`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -21,12 +23,14 @@ use parking_lot::Mutex;
 use revfs_api::keyspace::{
     Answer as KeyAnswer, ChangeKind, Error, KeyRange, Read, Revision, RevisionEvents, Watch,
 };
+use tokio::sync::watch;
 
 use crate::attributes::{RECORD_PREFIX, record_key};
+use crate::events::poke::Spot;
 use crate::filesystem::Filesystem;
 use crate::node::{Node, Place, Tree};
 pub use crate::notices::{Notice, Notices};
-use crate::path::{DirectoryKey, encode_component};
+use crate::path::{DirectoryKey, LOCK_PREFIX, encode_component, parse_lock_key};
 
 /// Changed keys that are remembered, for listings that are handed out for longer.
 const RECENT_MAX: usize = 16_384;
@@ -47,6 +51,8 @@ pub struct Coherence {
     begun: AtomicU64,
     /// The newest revision of which everything has been queued.
     position: AtomicU64,
+    /// Something of the above has changed.
+    moved: watch::Sender<()>,
     recent: Mutex<Recent>,
 }
 
@@ -68,6 +74,12 @@ impl Coherence {
     #[must_use]
     pub fn position(&self) -> Revision {
         Revision(self.position.load(Ordering::Acquire))
+    }
+
+    /// Waits until everything up to `revision` has been queued, or nothing is cached.
+    pub(crate) async fn reaches(&self, revision: Revision) {
+        let mut moved = self.moved.subscribe();
+        while self.is_connected() && self.position() < revision && moved.changed().await.is_ok() {}
     }
 
     /// Whether a change after `revision` may have been told of already.
@@ -101,6 +113,7 @@ impl Coherence {
     /// All changes up to `revision` were told of.
     fn advance(&self, revision: Revision) {
         self.position.fetch_max(revision.0, Ordering::AcqRel);
+        self.moved.send_modify(|()| ());
     }
 
     fn remember(&self, revision: Revision, key: &Bytes) {
@@ -142,6 +155,7 @@ impl Filesystem {
             if self.coherence.connected.swap(false, Ordering::AcqRel) {
                 self.drop_all_content();
                 self.notices.send(Notice::Everything);
+                self.coherence.moved.send_modify(|()| ());
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_LAST);
@@ -151,17 +165,24 @@ impl Filesystem {
     /// The ranges whose changes show in this mount.
     fn watched_ranges(&self) -> Vec<KeyRange> {
         let root = &self.options.root;
-        vec![root.range(), KeyRange::prefix(&record_key(root.as_bytes()))]
+        let locks = [LOCK_PREFIX, root.as_bytes()].concat();
+        vec![root.range(), KeyRange::prefix(&record_key(root.as_bytes())), KeyRange::prefix(&locks)]
     }
 
     /// Begins to watch right after what the kernel has been told of, or after the present.
     pub(crate) async fn watch_from_here(&self) -> Result<Box<dyn Watch>, Error> {
         let mut position = self.coherence.position();
-        if position == Revision::NONE {
+        let is_first = position == Revision::NONE;
+        if is_first {
             position = self.keys.read(Revision::NONE, Vec::new()).await?.current;
         }
         let watch = self.keys.watch(self.watched_ranges(), position.next()).await?;
         self.coherence.begin(position);
+        self.watchers.ring_all(position);
+        if is_first {
+            // What was read before is told of by nobody.
+            self.drop_all_content();
+        }
         Ok(watch)
     }
 
@@ -194,8 +215,15 @@ impl Filesystem {
         let is_own = events.stamp.note.get(..8) == Some(&self.mount_id.to_be_bytes()[..]);
         self.raise_floor(revision);
         self.coherence.begun.fetch_max(revision.0, Ordering::SeqCst);
+        let pokes = if is_own { Vec::new() } else { self.pokes_of(events).await };
         let mut batch = Batch::default();
         for event in &events.events {
+            if event.kv.key.starts_with(LOCK_PREFIX) {
+                if let Some((file, _)) = parse_lock_key(&event.kv.key) {
+                    self.locks.wake(&file);
+                }
+                continue;
+            }
             let record = event.kv.key.strip_prefix(RECORD_PREFIX).map(Bytes::copy_from_slice);
             let subject = record.clone().unwrap_or_else(|| event.kv.key.clone());
             self.coherence.remember(revision, &subject);
@@ -222,10 +250,18 @@ impl Filesystem {
         for directory in &batch.directories {
             self.coherence.remember(revision, directory.as_bytes());
         }
+        for poke in &pokes {
+            // A directory that was moved is where it is; only the kernel does not know it there.
+            batch.notices.extend(poke.to().and_then(|to| self.entry_of(to)));
+        }
         for notice in batch.notices {
             self.notices.send(notice);
         }
+        if !pokes.is_empty() {
+            self.notices.send(Notice::Events(self.events.queue(pokes)));
+        }
         self.coherence.advance(revision);
+        self.watchers.ring(events);
         Ok(())
     }
 
@@ -318,12 +354,17 @@ impl Filesystem {
         ))
     }
 
+    fn entry_of(&self, spot: &Spot) -> Option<Notice> {
+        let parent = self.directory_node(&spot.directory)?;
+        Some(Notice::Entry { parent: parent.ino, name: spot.name.clone() })
+    }
+
     fn directory_node(&self, directory: &DirectoryKey) -> Option<Arc<Node>> {
         let place = Place::Directory { tree: Tree::Live, directory: directory.clone() };
         self.nodes.find(&place)
     }
 
-    fn drop_all_content(&self) {
+    pub(crate) fn drop_all_content(&self) {
         for node in self.nodes.all() {
             let mut file = node.file.lock();
             file.content_changes += 1;

@@ -15,6 +15,7 @@
 
 pub(crate) mod doubt;
 pub(crate) mod origin;
+mod proposing;
 pub(crate) mod transaction;
 mod uncertain;
 
@@ -27,7 +28,7 @@ use bytes::Bytes;
 use fuser::Errno;
 use parking_lot::Mutex;
 use revfs_api::keyspace::{
-    Answer as KeyAnswer, Error, KeyValue, Origin, Read, ReadAnswer, Revision, Time, Txn, TxnAnswer,
+    Answer as KeyAnswer, Error, KeyValue, Read, ReadAnswer, Revision, Time, TxnAnswer,
 };
 
 use self::doubt::Doubt;
@@ -37,7 +38,7 @@ use crate::budget::Budget;
 use crate::errno::errno;
 use crate::filesystem::{Answer, Filesystem};
 use crate::node::{Node, Place, Tree};
-use crate::note::{Note, Operation};
+use crate::note::Operation;
 use crate::notices::Notice;
 use crate::path::DirectoryKey;
 use crate::refused::{RefusedCopies, RefusedCopy};
@@ -45,9 +46,6 @@ use crate::staged::{Committed, Content, Draft, Step, Uncertain};
 
 /// Attempts of one commit while others keep changing what it rests on.
 const ATTEMPTS_MAX: usize = 10;
-
-/// Between two attempts of a transaction that the key space was too busy for.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// A file to which only bytes were appended is committed after this long without a write.
 const IDLE: Duration = Duration::from_secs(1);
@@ -140,49 +138,6 @@ pub(crate) fn now() -> Time {
 }
 
 impl Filesystem {
-    /// Proposes one transaction in the name of `uid` with a note of its operations.
-    pub(crate) async fn propose(
-        &self,
-        uid: u32,
-        operations: Vec<Operation>,
-        txn: Txn,
-    ) -> Result<TxnAnswer, Error> {
-        let sequence = self.next_sequence();
-        self.propose_as(sequence, uid, operations, txn).await
-    }
-
-    pub(crate) async fn propose_as(
-        &self,
-        sequence: u64,
-        uid: u32,
-        operations: Vec<Operation>,
-        txn: Txn,
-    ) -> Result<TxnAnswer, Error> {
-        let note = Note { mount_id: self.mount_id, sequence, operations, is_cut: false };
-        let origin = Origin { claimed: self.writing.authors.claim(uid), note: note.encode() };
-        let deadline = tokio::time::Instant::now() + self.options.timeout;
-        let answer = loop {
-            let proposed = self.keys.txn(txn.clone(), origin.clone());
-            match tokio::time::timeout_at(deadline, proposed).await {
-                Ok(Err(Error::Busy { .. }))
-                    if tokio::time::Instant::now() + BUSY_PAUSE < deadline =>
-                {
-                    tokio::time::sleep(BUSY_PAUSE).await;
-                }
-                Ok(answer) => break answer,
-                Err(_) => {
-                    let reason = format!("no answer within {:?}", self.options.timeout);
-                    break Err(Error::OutcomeUnknown { reason });
-                }
-            }
-        };
-        self.writing.learn(&answer);
-        if let Ok(answer) = &answer {
-            self.raise_floor(answer.revision);
-        }
-        answer
-    }
-
     /// Commits what is staged in `node`; nothing to do is a success.
     ///
     /// # Errors
@@ -356,6 +311,7 @@ impl Filesystem {
     pub async fn tend(&self) {
         // Whoever needs the names hears of it.
         self.settle_names().await.ok();
+        self.refuse_if_fenced().await;
         let now = Instant::now();
         let nodes: Vec<_> = {
             let mut tended = self.writing.tended.lock();

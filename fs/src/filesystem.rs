@@ -20,12 +20,16 @@ use crate::attributes::Defaults;
 use crate::coherence::Coherence;
 use crate::commit::Writing;
 use crate::errno::errno;
+use crate::events::Events;
 use crate::handle::HandleTable;
+use crate::locks::Locks;
 use crate::mount_lease::MountLease;
-use crate::node::Node;
+use crate::node::{Node, Tree};
 use crate::node_table::NodeTable;
 use crate::notices::Notices;
 use crate::path::DirectoryKey;
+use crate::txn::{Private, Transactions};
+use crate::watching::Watchers;
 
 pub type Answer<T> = Result<T, Errno>;
 
@@ -37,9 +41,13 @@ const FLOOR_ATTEMPTS: u32 = 5;
 pub struct MountOptions {
     /// The keys below this prefix are the tree.
     pub root: DirectoryKey,
+    /// As of when. A mount of the past is read-only, whatever `read_only` says.
+    pub tree: Tree,
     /// Owner of keys without a side record.
     pub uid: u32,
     pub gid: u32,
+    /// Bits that files (of 0666) and directories (of 0777) without a side record do not have.
+    pub umask: u16,
     pub read_only: bool,
     /// Directories are kept by markers. Without, there is no mkdir, and a directory goes with its last
     /// file: only keys that the user names are written.
@@ -51,12 +59,16 @@ pub struct MountOptions {
     pub is_remote: bool,
     /// Lets other users than the mounting one in (root mounts: yes).
     pub allow_other: bool,
+    /// No program is run from the mount.
+    pub no_exec: bool,
     /// How long the kernel keeps names and attributes that it will be told of changes of.
     pub cache: Duration,
     /// Deadline of every wait for the key space.
     pub timeout: Duration,
     /// Zone of `@time/T` without one.
     pub time_zone: jiff::tz::TimeZone,
+    /// For how long locks are kept of a machine that is not heard of; whole seconds.
+    pub lock_lease: Duration,
     /// Staged bytes of all files together.
     pub staged_bytes_max: usize,
     /// Past modes are shown as they were, not masked with the present ones.
@@ -71,16 +83,20 @@ impl Default for MountOptions {
     fn default() -> Self {
         Self {
             root: DirectoryKey::default(),
+            tree: Tree::Live,
             uid: 0,
             gid: 0,
+            umask: 0o022,
             read_only: false,
             writes_markers: true,
             writes_attributes: true,
             is_remote: false,
             allow_other: false,
+            no_exec: false,
             cache: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
             time_zone: jiff::tz::TimeZone::system(),
+            lock_lease: Duration::from_secs(15),
             staged_bytes_max: 256 * 1024 * 1024,
             history_as_is: false,
             workers: 2,
@@ -93,7 +109,12 @@ impl MountOptions {
     /// What a key without a side record looks like.
     #[must_use]
     pub fn defaults(&self) -> Defaults {
-        Defaults { uid: self.uid, gid: self.gid, ..Defaults::default() }
+        Defaults {
+            file_mode: 0o666 & !self.umask,
+            directory_mode: 0o777 & !self.umask,
+            uid: self.uid,
+            gid: self.gid,
+        }
     }
 }
 
@@ -120,7 +141,7 @@ pub struct Found {
 pub struct Filesystem {
     pub(crate) keys: Arc<dyn KeySpace>,
     pub(crate) options: MountOptions,
-    pub(crate) nodes: NodeTable,
+    pub(crate) nodes: Arc<NodeTable>,
     pub(crate) handles: HandleTable,
     /// Files created here whose first commit is still to come, by directory and component.
     pub(crate) unborn: Mutex<BTreeMap<(DirectoryKey, Bytes), Arc<Node>>>,
@@ -130,15 +151,25 @@ pub struct Filesystem {
     pub(crate) own_reservations: Arc<Reservations>,
     /// On which hangs what this mount holds in the store.
     pub(crate) lease: MountLease,
+    /// flock and fcntl locks.
+    pub(crate) locks: Arc<Locks>,
     /// To the thread that tells the kernel to forget.
     pub(crate) notices: Notices,
     /// How far the kernel has been told of changes made elsewhere.
-    pub(crate) coherence: Coherence,
+    pub(crate) coherence: Arc<Coherence>,
+    /// Of changes made elsewhere, for programs that wait for them.
+    pub(crate) events: Arc<Events>,
+    /// Open `@watch` files.
+    pub(crate) watchers: Arc<Watchers>,
     /// Random; tells this mount's own changes from others'.
     pub(crate) mount_id: u64,
     sequence: AtomicU64,
     /// The newest revision that this mount has shown: it never goes back behind it.
-    floor: AtomicU64,
+    pub(crate) floor: Arc<AtomicU64>,
+    /// Those of this mount.
+    pub(crate) transactions: Transactions,
+    /// What this is, if it is one of those itself.
+    pub(crate) private: Option<Private>,
 }
 
 impl std::fmt::Debug for Filesystem {
@@ -158,16 +189,23 @@ impl Filesystem {
         notices: Notices,
         mount_id: u64,
     ) -> Self {
+        let read_only = options.read_only || options.tree != Tree::Live;
+        let options = MountOptions { read_only, ..options };
         Self {
-            nodes: NodeTable::new(options.root.clone()),
+            nodes: Arc::new(NodeTable::new(options.tree, options.root.clone())),
             handles: HandleTable::default(),
             unborn: Mutex::default(),
             writing: Writing::new(options.staged_bytes_max),
-            coherence: Coherence::default(),
+            coherence: Arc::default(),
+            events: Arc::default(),
+            watchers: Arc::default(),
             lease: MountLease::new(Arc::clone(&keys)),
             own_reservations: Arc::default(),
+            locks: Arc::default(),
             sequence: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            floor: Arc::default(),
+            transactions: Transactions::new(options.staged_bytes_max),
+            private: None,
             keys,
             options,
             notices,

@@ -10,7 +10,7 @@ use revfs_api::keyspace::{Revision, Time};
 
 use crate::attributes::{Effective, Kind};
 use crate::filesystem::{Answer, Filesystem, Found};
-use crate::inode_number::{Identity, inode_number};
+use crate::inode_number::{Identity, Numbering, inode_number};
 use crate::node::{Hidden, Node, Place, Tree};
 use crate::path::DirectoryKey;
 use crate::resolve::{Standing, StandingDirectory, StandingFile};
@@ -77,9 +77,13 @@ pub(crate) fn file_attr(ino: u64, size: u64, effective: &Effective) -> FileAttr 
 }
 
 /// All numbers that a place may have, in order of preference.
-fn numbers(place: &Place) -> impl Iterator<Item = u64> {
+fn numbers(numbering: Numbering, place: &Place) -> impl Iterator<Item = u64> {
     let place = place.clone();
-    (0..=u32::MAX).map(move |k| match &place {
+    (0..=u32::MAX).map(move |k| numbering.number(hash(&place, k)))
+}
+
+fn hash(place: &Place, k: u32) -> u64 {
+    match place {
         Place::Directory { tree: Tree::Live, directory } => {
             inode_number(&Identity::LiveDirectory { prefix: directory.as_bytes() }, k)
         }
@@ -101,7 +105,7 @@ fn numbers(place: &Place) -> impl Iterator<Item = u64> {
                 Identity::Hidden { prefix: &prefix, revision: Revision::NONE, path: &path };
             inode_number(&identity, k)
         }
-    })
+    }
 }
 
 impl Hidden {
@@ -125,8 +129,12 @@ impl Hidden {
                 (key.clone(), format!("@history/{revision}/{deleted}").into())
             }
             Self::Refused { key, time } => (key.clone(), format!("@history/refused-{time}").into()),
+            Self::Watch { directory, from: None } => of(directory, "@watch".to_owned()),
+            Self::Watch { directory, from: Some(from) } => of(directory, format!("@watch.{from}")),
             Self::Status => (Bytes::new(), b"@status".to_vec()),
             Self::Keys => (Bytes::new(), b"@keys".to_vec()),
+            Self::Transactions => (Bytes::new(), b"@txn".to_vec()),
+            Self::Commit => (Bytes::new(), b"@commit".to_vec()),
         }
     }
 }
@@ -134,14 +142,16 @@ impl Hidden {
 impl Filesystem {
     /// The node of a place that is what it is for ever (everything but a live file).
     pub(crate) fn node_of(&self, place: &Place) -> Arc<Node> {
-        self.nodes.intern(place, numbers(place))
+        self.nodes.intern(place, numbers(self.nodes.numbering(), place))
     }
 
     /// The number that the node of a place has or would get.
     pub(crate) fn number_of(&self, place: &Place) -> u64 {
         match self.nodes.find(place) {
             Some(node) => node.ino,
-            None => numbers(place).next().expect("the sequence of numbers of a place has no end"),
+            None => numbers(self.nodes.numbering(), place)
+                .next()
+                .expect("the sequence of numbers of a place has no end"),
         }
     }
 
@@ -242,6 +252,11 @@ impl Filesystem {
         let mut attr = file_attr(node.ino, directory.answer.names, &directory.effective);
         if tree != Tree::Live {
             return Shown { attr, ttl: self.past_ttl() };
+        }
+        if let Some(private) = &self.private
+            && directory.directory == self.options.root
+        {
+            (attr.perm, attr.uid, attr.gid) = (0o700, private.maker.uid, private.maker.gid);
         }
         let unborn = self.unborn_in(&directory.directory);
         if !unborn.is_empty() {

@@ -1,6 +1,8 @@
 //! fuser's trait -> [`Filesystem`]: decodes a request, calls the operation, sends its answer. Decides
 //! nothing.
 
+mod adapter;
+mod poked;
 mod reply;
 mod request;
 mod serve;
@@ -8,100 +10,42 @@ mod serve;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use tokio::runtime::Handle;
 
-use self::request::{asked_time, caller};
-use self::serve::Server;
-use crate::filesystem::{Answer, Filesystem};
+pub use self::adapter::Adapter;
+pub use self::poked::Poked;
+use self::request::{asked_time, caller, lock_request};
 use crate::notices::Notice;
 use crate::ops::{SetAttr, WriteRequest};
 
-/// The largest WRITE that is asked for: what the kernel's `max_pages` allows.
-const WRITE_BYTES_MAX: u32 = 1024 * 1024;
-
-/// Requests that the kernel may have under way in the background (read-ahead, RELEASE).
-const BACKGROUND_MAX: u16 = 64;
-
-/// What is asked of the kernel, where it has it.
-const CAPABILITIES: [InitFlags; 5] = [
-    // O_TRUNC comes with OPEN, so that emptying and writing anew are one change.
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    // Names come with their attributes: no LOOKUP for each.
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    // Else each WRITE would ask for security.capability.
-    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-    InitFlags::FUSE_AUTO_INVAL_DATA,
-];
-
-/// The adapter between fuser's workers and a [`Filesystem`].
-#[derive(Debug)]
-pub struct Adapter {
-    filesystem: Arc<Filesystem>,
-    server: Server,
-}
-
-impl Adapter {
-    #[must_use]
-    pub fn new(filesystem: Arc<Filesystem>, runtime: Handle) -> Self {
-        Self { filesystem, server: Server::new(runtime) }
-    }
-
-    fn serve<T, O>(
-        &self,
-        operation: impl FnOnce(Arc<Filesystem>) -> O,
-        send: impl FnOnce(&Filesystem, Answer<T>) + Send + 'static,
-    ) where
-        O: Future<Output = Answer<T>> + Send + 'static,
-    {
-        let filesystem = Arc::clone(&self.filesystem);
-        self.server.serve(operation(Arc::clone(&filesystem)), move |answer| {
-            send(&filesystem, answer);
-        });
-    }
-}
-
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for capability in CAPABILITIES {
-            if config.add_capabilities(capability).is_err() {
-                tracing::info!(?capability, "this kernel does not have it");
-            }
-        }
-        // A value that is refused comes back as the nearest that is possible.
-        if let Err(nearest) = config.set_max_write(WRITE_BYTES_MAX) {
-            config.set_max_write(nearest).ok();
-        }
-        if let Err(nearest) = config.set_max_background(BACKGROUND_MAX) {
-            config.set_max_background(nearest).ok();
-        }
+        adapter::configure(config);
         Ok(())
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.serve(
+        self.at(parent).serve(
             |own| async move { own.lookup_or_absent(parent.0, &name).await },
             |own, answer| reply::entry_or_absent(own, reply, answer),
         );
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
-        self.filesystem.nodes.forget(ino.0, count);
+        self.tree_of(ino).nodes.forget(ino.0, count);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.serve(
+        self.at(ino).serve(
             |own| async move { own.getattr(ino.0).await },
             |_, answer| reply::attr(reply, answer),
         );
@@ -129,14 +73,14 @@ impl fuser::Filesystem for Adapter {
         let handle = handle.map(|handle| handle.0);
         let (atime, mtime) = (atime.map(asked_time), mtime.map(asked_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle };
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.setattr(caller, ino.0, set).await },
             |_, answer| reply::attr(reply, answer),
         );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.serve(
+        self.at(ino).serve(
             |own| async move { own.readlink(ino.0).await },
             |_, answer| reply::data(reply, answer),
         );
@@ -149,12 +93,12 @@ impl fuser::Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         _: u32,
-        _: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
-            move |own| async move { own.mknod(caller, parent.0, &name, mode).await },
+        self.at(parent).serve(
+            move |own| async move { own.mknod(caller, parent.0, &name, (mode, rdev)).await },
             |own, answer| reply::entry(own, reply, answer),
         );
     }
@@ -169,7 +113,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move { own.mkdir(caller, parent.0, &name, mode).await },
             |own, answer| reply::entry(own, reply, answer),
         );
@@ -184,7 +128,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name, target) = (caller(request), name.to_owned(), target.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move {
                 own.symlink(caller, parent.0, &name, target.as_os_str()).await
             },
@@ -214,7 +158,7 @@ impl fuser::Filesystem for Adapter {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move { own.unlink(caller, parent.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -222,7 +166,7 @@ impl fuser::Filesystem for Adapter {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move { own.rmdir(caller, parent.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -239,7 +183,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, name, new_name) = (caller(request), name.to_owned(), new_name.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move {
                 let (from, to) =
                     ((parent.0, name.as_os_str()), (new_parent.0, new_name.as_os_str()));
@@ -251,7 +195,7 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
-        self.serve(
+        self.at(ino).serve(
             move |own| async move {
                 let opened = match own.open_made_up(caller, ino.0, flags.0).await? {
                     Some(opened) => opened,
@@ -274,7 +218,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
+        self.at(parent).serve(
             move |own| async move {
                 let (found, opened) = own.create(caller, parent.0, &name, mode, flags).await?;
                 let pages = own.pages_of(found.node.ino);
@@ -286,18 +230,37 @@ impl fuser::Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
-        _: INodeNo,
+        request: &Request,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.serve(
-            move |own| async move { own.read(handle.0, offset, size).await },
+        let (thread, waits) = (request.pid(), flags.0 & libc::O_NONBLOCK == 0);
+        self.at(ino).serve(
+            move |own| async move { own.read_as(thread, handle.0, offset, size, waits).await },
             |_, answer| reply::data(reply, answer),
+        );
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        notifier: PollNotifier,
+        _: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        let wake =
+            flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY).then(|| reply::wake(notifier));
+        self.at(ino).serve(
+            move |own| async move { own.poll(handle.0, wake).await },
+            |_, answer| reply::poll(reply, answer),
         );
     }
 
@@ -317,7 +280,7 @@ impl fuser::Filesystem for Adapter {
         let data = Bytes::copy_from_slice(data);
         let is_page = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let clears_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.serve(
+        self.at(ino).serve(
             move |own| async move {
                 let (handle, flags) = (handle.0, flags.0);
                 let request = WriteRequest { handle, offset, data: &data, flags, is_page };
@@ -341,12 +304,12 @@ impl fuser::Filesystem for Adapter {
         request: &Request,
         ino: INodeNo,
         handle: FileHandle,
-        _: LockOwner,
+        owner: LockOwner,
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        self.serve(
-            move |own| async move { own.flush(caller, ino.0, handle.0).await },
+        self.at(ino).serve(
+            move |own| own.flush_and_let_go(caller, ino.0, handle.0, owner.0),
             |_, answer| reply::empty(reply, answer),
         );
     }
@@ -354,23 +317,67 @@ impl fuser::Filesystem for Adapter {
     fn release(
         &self,
         request: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
-        let caller = caller(request);
-        self.serve(
-            move |own| async move { own.release(caller, handle.0).await },
+        let (caller, owner) = (caller(request), owner.map(|owner| owner.0));
+        self.at(ino).serve(
+            move |own| own.release_and_let_go(caller, ino.0, handle.0, owner),
             |_, answer| reply::empty(reply, answer),
         );
     }
 
-    fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+    fn getlk(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        match lock_request(handle, owner, (start, end), kind, pid, false) {
+            Ok(asked) => self.at(ino).serve(
+                move |own| async move { own.get_lock(asked).await },
+                |_, answer| reply::in_the_way(reply, answer),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        kind: i32,
+        pid: u32,
+        waits: bool,
+        reply: ReplyEmpty,
+    ) {
         let caller = caller(request);
-        self.serve(
+        match lock_request(handle, owner, (start, end), kind, pid, waits) {
+            Ok(asked) => self.at(ino).serve(
+                move |own| own.set_lock(caller, asked),
+                |_, answer| reply::empty(reply, answer),
+            ),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn fsync(&self, request: &Request, n: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
+        let caller = caller(request);
+        self.at(n).serve(
             move |own| async move { own.fsync(caller, handle.0).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -386,14 +393,14 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.fallocate(ino.0, handle.0, offset, length, mode).await },
             |_, answer| reply::empty(reply, answer),
         );
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        match self.filesystem.opendir(ino.0) {
+        match self.tree_of(ino).opendir(ino.0) {
             Ok(handle) => reply.opened(FileHandle(handle), FopenFlags::empty()),
             Err(errno) => reply.error(errno),
         }
@@ -402,12 +409,12 @@ impl fuser::Filesystem for Adapter {
     fn readdir(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
             move |own, answer| reply::directory(own, reply, offset, answer),
         );
@@ -416,12 +423,12 @@ impl fuser::Filesystem for Adapter {
     fn readdirplus(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
             move |own, answer| reply::directory_plus(own, reply, offset, answer),
         );
@@ -430,12 +437,12 @@ impl fuser::Filesystem for Adapter {
     fn releasedir(
         &self,
         _: &Request,
-        _: INodeNo,
+        ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.filesystem.releasedir(handle.0);
+        self.tree_of(ino).releasedir(handle.0);
         reply.ok();
     }
 
@@ -443,8 +450,8 @@ impl fuser::Filesystem for Adapter {
         reply::empty(reply, self.filesystem.fsyncdir());
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        self.serve(
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        self.at(ino).serve(
             |own| async move { own.statfs().await },
             |_, answer| reply::statfs(reply, answer),
         );
@@ -462,7 +469,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let (caller, name) = (caller(request), name.to_owned());
         let value = Bytes::copy_from_slice(value);
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.setxattr(caller, ino.0, &name, &value, flags).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -470,14 +477,14 @@ impl fuser::Filesystem for Adapter {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
-        self.serve(
+        self.at(ino).serve(
             |own| async move { own.getxattr(ino.0, &name).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.serve(
+        self.at(ino).serve(
             |own| async move { own.listxattr(ino.0).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );
@@ -485,7 +492,7 @@ impl fuser::Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.serve(
+        self.at(ino).serve(
             move |own| async move { own.removexattr(caller, ino.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::listing::DirectoryHandle;
 use crate::node::Node;
+use crate::watching::Watching;
 
 /// An open file.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct FileHandle {
     pub(crate) is_closed: AtomicBool,
     /// The whole content, fixed at open, of a file that is made up for its reader (`@status`).
     pub fixed: Option<Bytes>,
+    /// Of an open `@watch`: how far it was read.
+    pub(crate) watching: Option<Watching>,
 }
 
 impl FileHandle {
@@ -37,6 +40,7 @@ impl FileHandle {
             refusal: Mutex::new(None),
             is_closed: AtomicBool::new(false),
             fixed: None,
+            watching: None,
         }
     }
 

@@ -12,12 +12,85 @@
 //! | 4 + n | the key, or the directory's prefix |
 //! | n | the hidden name, of tree 5 only |
 //!
+//! A transaction on the mount (`@txn/NAME`) has numbers of its own ([`Numbering`]): bit 63 is set, the next 24
+//! bits are the number of the transaction, the last 39 those of h of what it shows. With all 25 bits set a
+//! number is made up: it stands for what was, or for nothing, and no node has it ([`crate::events`]).
+//!
 //! The trees are part of the hash because live and past must not share a number: `cp` would say that
 //! both "are the same file". A past file is its content and attributes, so that two revisions which
 //! did not change it show one inode.
 
 use revfs_api::keyspace::Revision;
 use xxhash_rust::xxh3::Xxh3;
+
+/// Node id of the mount's root directory, fixed by FUSE.
+const FUSE_ROOT: u64 = 1;
+
+const PRIVATE: u64 = 1 << 63;
+const PRIVATE_SHIFT: u32 = 39;
+
+/// All bits of a transaction's prefix.
+const MADE_UP: u64 = !((1 << PRIVATE_SHIFT) - 1);
+
+/// Whose numbers: the mount's, or those of a transaction on it. None is in two of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbering {
+    /// The first bits of all numbers; 0 for the mount itself.
+    prefix: u64,
+}
+
+impl Numbering {
+    /// As many transactions have numbers of their own; then they begin again. The last 24 bits are left to what
+    /// is made up.
+    pub const TRANSACTIONS: u32 = (1 << 24) - 1;
+
+    /// The numbers of the transaction `number`.
+    #[must_use]
+    pub fn of_transaction(number: u32) -> Self {
+        let number = u64::from(number % Self::TRANSACTIONS);
+        Self { prefix: PRIVATE | (number << PRIVATE_SHIFT) }
+    }
+
+    /// The transaction that a number belongs to; `None` for one of the mount itself.
+    #[must_use]
+    pub fn transaction_of(ino: u64) -> Option<u32> {
+        let number = u32::try_from((ino & !PRIVATE) >> PRIVATE_SHIFT).expect("24 bits");
+        (ino & PRIVATE != 0 && number < Self::TRANSACTIONS).then_some(number)
+    }
+
+    /// A number that no node has, of the mount or of a transaction.
+    pub(crate) fn made_up(count: u64) -> u64 {
+        MADE_UP | (count & !MADE_UP)
+    }
+
+    pub(crate) fn is_made_up(ino: u64) -> bool {
+        ino & MADE_UP == MADE_UP
+    }
+
+    /// The number of the root directory.
+    #[must_use]
+    pub fn root(self) -> u64 {
+        self.prefix | FUSE_ROOT
+    }
+
+    /// The number that `hash` is here.
+    #[must_use]
+    pub fn number(self, hash: u64) -> u64 {
+        match self.prefix {
+            0 => hash,
+            prefix => prefix | in_range(hash & ((1 << PRIVATE_SHIFT) - 1)),
+        }
+    }
+
+    /// Whether a number is one of these.
+    #[must_use]
+    pub fn has(self, ino: u64) -> bool {
+        match Self::transaction_of(ino) {
+            None => self.prefix == 0,
+            Some(_) => ino & !((1 << PRIVATE_SHIFT) - 1) == self.prefix,
+        }
+    }
+}
 
 /// What a node is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +172,7 @@ mod tests {
 
     use revfs_api::keyspace::Revision;
 
-    use super::{Identity, free_inode_number, in_range, inode_number};
+    use super::{Identity, Numbering, free_inode_number, in_range, inode_number};
 
     const R1: Revision = Revision(1);
     const R2: Revision = Revision(2);
@@ -144,6 +217,25 @@ mod tests {
         let number = free_inode_number(&node, |number| taken.contains(&number));
         assert_eq!(number, inode_number(&node, 2));
         assert_eq!(free_inode_number(&node, |_| false), taken[0]);
+    }
+
+    #[test]
+    fn each_transaction_has_numbers_of_its_own() {
+        let hash = inode_number(&Identity::LiveDirectory { prefix: b"/" }, 0);
+        let live = Numbering::default();
+        assert_eq!((live.root(), live.number(hash)), (1, hash));
+        assert_eq!(Numbering::transaction_of(hash), None);
+        let last = Numbering::TRANSACTIONS - 1;
+        for number in [0, 1, last] {
+            let own = Numbering::of_transaction(number);
+            for ino in [own.root(), own.number(hash), own.number(0), own.number(u64::MAX)] {
+                assert_eq!(Numbering::transaction_of(ino), Some(number));
+                assert!(own.has(ino) && !live.has(ino));
+                assert!(!Numbering::of_transaction(number + 1).has(ino));
+            }
+            assert_ne!(own.number(1), own.root());
+            assert!(live.has(hash) && !own.has(hash));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use revfs_api::keyspace::Revision;
 
+use crate::filesystem::Found;
 use crate::found::Shown;
 use crate::node::{Hidden, Node, Tree};
 use crate::resolve::Standing;
@@ -63,6 +64,8 @@ pub(crate) enum What {
         hidden: Hidden,
         shown: Shown,
     },
+    /// The root of another tree.
+    Transaction(Box<Found>),
 }
 
 impl DirectoryHandle {

@@ -29,7 +29,8 @@ use tokio::sync::oneshot;
 use tokio::sync::watch::Sender;
 
 use state::State;
-use transaction::Transaction;
+pub(crate) use state::{Changes, bounds, range_answer};
+pub(crate) use transaction::{Before, Transaction, holds, holds_for};
 use watch::MemoryWatch;
 
 /// 2026-01-01T00:00:00Z, when the clock of each new [`Memory`] stands.
@@ -259,7 +260,7 @@ impl KeySpace for Memory {
         }
         let answer = {
             let mut state = self.state.lock();
-            let (answer, changes) = Transaction::run(&state, &txn, clock, keys_max)?;
+            let (answer, changes) = Transaction::run(&*state, &txn, clock, keys_max)?;
             if answer.changed {
                 state.commit(changes, clock, origin);
             }

@@ -1,11 +1,12 @@
 //! Mounting and unmounting: the session, its threads, and the life of both.
 //!
-//! A mount has fuser's workers, one thread that tells the kernel what to forget, and tasks on the
-//! caller's runtime. No thread of this process may ever touch a path below the mount point: it would
-//! wait for itself, and a killed process would not go away. So all that is asked about a mount is asked
-//! of /proc/self/mountinfo.
+//! A mount has fuser's workers, one thread that tells the kernel what to forget, one that repeats
+//! changes made elsewhere on a clone of the mount, and tasks on the caller's runtime. No other thread of
+//! this process may ever touch a path below the mount point: it would wait for itself, and a killed
+//! process would not go away. So all that is asked about a mount is asked of /proc/self/mountinfo.
 
 mod attach;
+mod leaving;
 mod table;
 
 use std::io;
@@ -22,10 +23,12 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use self::attach::{check_mount_point, clear_dead_mount};
+pub use self::table::{MountLine, mounts};
 
 use crate::commit::TEND_EVERY;
+use crate::events::poker;
 use crate::filesystem::{Filesystem, MountOptions};
-use crate::fuse::Adapter;
+use crate::fuse::{Adapter, Poked};
 use crate::notices::{Notice, Notices};
 use crate::panics::{AbortOnPanic, abort_on_panic};
 
@@ -70,11 +73,11 @@ pub fn mount(
     let mut mount_id = [0; 8];
     getrandom::fill(&mut mount_id).map_err(io::Error::other)?;
     let notices = Notices::default();
-    let filesystem =
-        Filesystem::new(keys, options.clone(), notices.clone(), u64::from_be_bytes(mount_id));
+    let filesystem = Filesystem::new(keys, options, notices.clone(), u64::from_be_bytes(mount_id));
     let filesystem = Arc::new(filesystem);
+    let options = &filesystem.options;
 
-    let device = attach::attach(&mount_point, &options)?;
+    let device = attach::attach(&mount_point, options)?;
     let line = table::top_mount_at(&mount_point)?;
     let mount_number = line.as_ref().map(|line| line.number);
     let connection = line.map(|line| line.device_minor);
@@ -82,23 +85,48 @@ pub fn mount(
     let mut config = Config::default();
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = Some(options.workers.max(1));
-    let adapter = Adapter::new(Arc::clone(&filesystem), runtime.clone());
+    let adapter = Poked::new(Adapter::new(Arc::clone(&filesystem), runtime.clone()));
     let session = Session::from_fd(adapter, device, config.acl, config)
         .inspect_err(|_| attach::detach(&mount_point))?;
     let notifier = session.notifier();
     start_notifier(Arc::clone(&filesystem), notifier, epoch)?;
 
-    let tasks = vec![
+    let mut tasks = vec![
         runtime.spawn(AbortOnPanic::new(Arc::clone(&filesystem).watch_changes())),
         runtime.spawn(AbortOnPanic::new(tend(Arc::clone(&filesystem)))),
     ];
     let (end, ended) = watch::channel(None);
+    let events = Arc::clone(&filesystem.events);
+    let point = mount_point.clone();
     std::thread::Builder::new().name("revfs-session".to_owned()).spawn(move || {
-        let result = session.run().map_err(|error| error.to_string());
+        let result = ending(session.run(), &point, mount_number);
         notices.close();
+        events.close();
         end.send(Some(result)).ok();
     })?;
+    if let Some(minor) = connection {
+        tasks.push(runtime.spawn(AbortOnPanic::new(end_events(Arc::clone(&filesystem), minor))));
+        poker::start(&filesystem, mount_point.clone(), minor)?;
+    }
     Ok(Mounted { filesystem, mount_point, mount_number, connection, ended, tasks })
+}
+
+/// Whether the mount of this number is what stands at the mount point.
+fn is_on_top(point: &Path, number: Option<u64>) -> io::Result<bool> {
+    Ok(table::top_mount_at(point)?.is_some_and(|top| Some(top.number) == number))
+}
+
+/// How a session has ended. The kernel tells a worker of an unmount by ENODEV, or, if it had just taken a
+/// request, by ECONNABORTED; it says the same when the connection is aborted, but then the mount stays in the table.
+fn ending(result: io::Result<()>, point: &Path, number: Option<u64>) -> Result<(), String> {
+    let is_there = is_on_top(point, number).unwrap_or(false);
+    match result {
+        Ok(()) if is_there => Err("its connection was aborted".to_owned()),
+        Err(error) if is_there || error.raw_os_error() != Some(libc::ECONNABORTED) => {
+            Err(error.to_string())
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Mounted {
@@ -137,6 +165,7 @@ impl Mounted {
     /// Why it cannot be unmounted.
     pub async fn unmount(&self) -> io::Result<()> {
         self.commit_staged().await;
+        self.filesystem.watchers.end();
         let deadline = Instant::now() + BUSY_WAIT;
         while self.is_still_there() {
             let mount_point = self.mount_point.clone();
@@ -144,7 +173,10 @@ impl Mounted {
             let unmounted =
                 tokio::task::spawn_blocking(move || attach::unmount(&mount_point, lazily)).await;
             match unmounted.map_err(io::Error::other)? {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.filesystem.events.close();
+                    break;
+                }
                 Err(error) if lazily => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "the mount is in use");
@@ -169,13 +201,7 @@ impl Mounted {
 
     /// Whether our mount is what stands at the mount point.
     fn is_still_there(&self) -> bool {
-        if self.ended.borrow().is_some() {
-            return false;
-        }
-        match table::top_mount_at(&self.mount_point) {
-            Ok(top) => top.is_some_and(|top| Some(top.number) == self.mount_number),
-            Err(_) => true,
-        }
+        is_on_top(&self.mount_point, self.mount_number).unwrap_or(true)
     }
 }
 
@@ -184,6 +210,7 @@ impl Drop for Mounted {
         for task in &self.tasks {
             task.abort();
         }
+        self.filesystem.events.close();
         if self.is_still_there() {
             attach::detach(&self.mount_point);
         }
@@ -196,7 +223,20 @@ async fn tend(filesystem: Arc<Filesystem>) {
     loop {
         due.tick().await;
         filesystem.tend().await;
+        filesystem.tend_transactions().await;
     }
+}
+
+/// Ends the thread that repeats changes, and its clone of the mount, once the mount is gone.
+async fn end_events(filesystem: Arc<Filesystem>, minor: u32) {
+    match leaving::gone(minor).await {
+        // Whoever reads an `@watch` of a mount that was detached would keep it alive.
+        Ok(()) => filesystem.watchers.end(),
+        Err(error) => {
+            tracing::warn!(%error, "the table of mounts cannot be watched: there are no events");
+        }
+    }
+    filesystem.events.close();
 }
 
 fn start_notifier(
@@ -227,6 +267,10 @@ fn tell(filesystem: &Filesystem, notifier: &Notifier, device: &OwnedFd, notice: 
         // It takes the lock that a lookup holds until its answer has arrived.
         Notice::Barrier { parent } => {
             notifier.inval_entry(INodeNo(*parent), OsStr::new(NOBODYS_NAME))
+        }
+        Notice::Events(batch) => {
+            filesystem.events.release(*batch);
+            Ok(())
         }
         Notice::Everything => {
             for node in filesystem.nodes.all() {

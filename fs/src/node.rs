@@ -88,10 +88,16 @@ pub enum Hidden {
     Version { key: Bytes, revision: Revision, deleted: bool },
     /// `@history/NAME/refused-TIME`: bytes whose commit was refused, kept for an hour.
     Refused { key: Bytes, time: i64 },
+    /// `@watch` and `@watch.N` (from revision N) of a live directory.
+    Watch { directory: DirectoryKey, from: Option<u64> },
     /// `@status` of the root.
     Status,
     /// `@keys/` of the root.
     Keys,
+    /// `@txn/` of the root: the transactions, each the root of a tree of its own.
+    Transactions,
+    /// `@commit` in the root of a transaction.
+    Commit,
 }
 
 /// One thing that the kernel has a node id for.
@@ -185,6 +191,11 @@ impl Node {
     /// Notes that the kernel is about to be told that there is no such directory (any more).
     pub fn deny(&self) {
         self.denied.store(true, Ordering::SeqCst);
+    }
+
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.denied.load(Ordering::SeqCst)
     }
 
     /// Whether the kernel was told so; forgets it.

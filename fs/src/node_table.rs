@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use revfs_api::keyspace::Revision;
 
+use crate::inode_number::Numbering;
 use crate::node::{Node, Place, Tree};
 use crate::path::DirectoryKey;
 
@@ -27,23 +28,44 @@ struct Entry {
 
 #[derive(Debug, Default)]
 struct Maps {
+    /// Number of the root directory, which stays.
+    root: u64,
     by_ino: HashMap<u64, Entry>,
     by_place: BTreeMap<Place, u64>,
 }
 
 #[derive(Debug)]
 pub struct NodeTable {
+    numbering: Numbering,
     maps: Mutex<Maps>,
 }
 
 impl NodeTable {
     #[must_use]
-    pub fn new(root: DirectoryKey) -> Self {
-        let place = Place::Directory { tree: Tree::Live, directory: root };
-        let mut maps = Maps::default();
-        maps.by_place.insert(place.clone(), ROOT);
-        maps.by_ino.insert(ROOT, Entry { node: Node::new(ROOT, place), lookups: 1 });
-        Self { maps: Mutex::new(maps) }
+    pub fn new(tree: Tree, root: DirectoryKey) -> Self {
+        Self::numbered(tree, root, Numbering::default())
+    }
+
+    /// The table of a tree whose numbers are those of `numbering`.
+    #[must_use]
+    pub fn numbered(tree: Tree, root: DirectoryKey, numbering: Numbering) -> Self {
+        let place = Place::Directory { tree, directory: root };
+        let ino = numbering.root();
+        let mut maps = Maps { root: ino, ..Maps::default() };
+        maps.by_place.insert(place.clone(), ino);
+        maps.by_ino.insert(ino, Entry { node: Node::new(ino, place), lookups: 1 });
+        Self { numbering, maps: Mutex::new(maps) }
+    }
+
+    #[must_use]
+    pub fn numbering(&self) -> Numbering {
+        self.numbering
+    }
+
+    /// The node of the root directory.
+    #[must_use]
+    pub fn root(&self) -> Arc<Node> {
+        self.get(self.numbering.root()).expect("the root stays")
     }
 
     #[must_use]
@@ -69,7 +91,7 @@ impl NodeTable {
         }
         let ino = numbers
             .into_iter()
-            .find(|ino| *ino > ROOT && !maps.by_ino.contains_key(ino))
+            .find(|ino| *ino > ROOT && self.numbering.has(*ino) && !maps.by_ino.contains_key(ino))
             .expect("the sequence of numbers of a place has no end");
         let node = Node::new(ino, place.clone());
         maps.by_place.insert(place.clone(), ino);
@@ -79,7 +101,11 @@ impl NodeTable {
 
     /// Counts one lookup by the kernel: call it exactly once for each entry in a reply that succeeds,
     /// before the reply is sent. A node that was forgotten since it was interned comes back.
+    /// (The root of a transaction, which is a name in the mount, is of another table and stays there.)
     pub fn count_lookup(&self, node: &Arc<Node>) {
+        if !self.numbering.has(node.ino) {
+            return;
+        }
         let mut maps = self.maps.lock();
         if let Some(entry) = maps.by_ino.get_mut(&node.ino) {
             entry.lookups += 1;
@@ -104,7 +130,7 @@ impl NodeTable {
 
     fn drop_if_unused(maps: &mut Maps, ino: u64) {
         let Some(entry) = maps.by_ino.get(&ino) else { return };
-        if ino == ROOT || entry.lookups > 0 || entry.node.file.lock().is_in_use() {
+        if ino == maps.root || entry.lookups > 0 || entry.node.file.lock().is_in_use() {
             return;
         }
         let place = entry.node.place();
@@ -118,6 +144,14 @@ impl NodeTable {
     #[must_use]
     pub fn is_known(&self, ino: u64) -> bool {
         self.maps.lock().by_ino.get(&ino).is_some_and(|entry| entry.lookups > 0)
+    }
+
+    /// The number of the node of `place`, if the kernel holds it.
+    #[must_use]
+    pub fn known_number(&self, place: &Place) -> Option<u64> {
+        let maps = self.maps.lock();
+        let ino = maps.by_place.get(place)?;
+        maps.by_ino.get(ino).filter(|entry| entry.lookups > 0).map(|entry| entry.node.ino)
     }
 
     /// How many nodes there are. Never 0: the root stays.

@@ -27,11 +27,18 @@ pub enum Operation {
     Append(Bytes),
     Truncate(Bytes),
     Attributes(Bytes),
-    Rename { from: Bytes, to: Bytes },
-    Exchange { one: Bytes, other: Bytes },
+    Rename {
+        from: Bytes,
+        to: Bytes,
+    },
+    Exchange {
+        one: Bytes,
+        other: Bytes,
+    },
     MakeDirectory(Bytes),
     RemoveDirectory(Bytes),
     Unlink(Bytes),
+    /// A link, or what else is made without being opened: a fifo, a socket, a device.
     Symlink(Bytes),
     Close(Bytes),
 }

@@ -6,7 +6,7 @@
 //! that overflows is replaced by one notice: forget everything.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -29,11 +29,37 @@ pub enum Notice {
     Barrier { parent: u64 },
     /// All names, attributes and pages.
     Everything,
+    /// Nothing: what came before has been acted on, and the events of this batch may be raised.
+    Events(u64),
+}
+
+/// Who waits until a notice has been acted on.
+#[derive(Debug)]
+enum Waiter {
+    Nobody,
+    Task(oneshot::Sender<()>),
+    /// A thread that must not awaken tasks, or be awakened by the means of theirs.
+    Thread(mpsc::SyncSender<()>),
+}
+
+impl Waiter {
+    fn is_somebody(&self) -> bool {
+        !matches!(self, Self::Nobody)
+    }
+
+    fn tell(self) {
+        match self {
+            Self::Nobody => {}
+            // An error means that nobody waits any more.
+            Self::Task(done) => drop(done.send(())),
+            Self::Thread(done) => drop(done.send(())),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(Notice, Option<oneshot::Sender<()>>)>,
+    waiting: VecDeque<(Notice, Waiter)>,
     closed: bool,
 }
 
@@ -52,7 +78,7 @@ pub struct Notices {
 impl Notices {
     /// Queues a notice; never waits. A notifier that has ended (unmount) needs none.
     pub fn send(&self, notice: Notice) {
-        self.push(notice, None);
+        self.push(notice, Waiter::Nobody);
     }
 
     /// Queues a notice and waits until the kernel has acted on it. Never to be called while a request
@@ -60,12 +86,19 @@ impl Notices {
     /// change a file, FLUSH, FSYNC and SETLK are safe.
     pub async fn settled(&self, notice: Notice) {
         let (done, settled) = oneshot::channel();
-        self.push(notice, Some(done));
+        self.push(notice, Waiter::Task(done));
         // An error means that the notifier has ended: the kernel knows nothing any more.
         settled.await.ok();
     }
 
-    fn push(&self, notice: Notice, done: Option<oneshot::Sender<()>>) {
+    /// [`Self::settled`] for the thread that repeats changes.
+    pub(crate) fn told(&self, notice: Notice) {
+        let (done, told) = mpsc::sync_channel(1);
+        self.push(notice, Waiter::Thread(done));
+        told.recv().ok();
+    }
+
+    fn push(&self, notice: Notice, waiter: Waiter) {
         let mut queue = self.shared.queue.lock();
         if queue.closed {
             return;
@@ -73,11 +106,11 @@ impl Notices {
         if queue.waiting.len() >= NOTICES_MAX {
             // Those who wait learn that theirs is settled when the kernel has forgotten everything.
             let waiting = std::mem::take(&mut queue.waiting);
-            queue.waiting.push_back((Notice::Everything, None));
-            let with_waiter = waiting.into_iter().filter(|(_, done)| done.is_some());
+            queue.waiting.push_back((Notice::Everything, Waiter::Nobody));
+            let with_waiter = waiting.into_iter().filter(|(_, waiter)| waiter.is_somebody());
             queue.waiting.extend(with_waiter);
         }
-        queue.waiting.push_back((notice, done));
+        queue.waiting.push_back((notice, waiter));
         self.shared.filled.notify_one();
     }
 
@@ -85,7 +118,7 @@ impl Notices {
     /// thread.
     pub fn drain(&self, mut tell: impl FnMut(&Notice)) {
         loop {
-            let (notice, done) = {
+            let (notice, waiter) = {
                 let mut queue = self.shared.queue.lock();
                 loop {
                     if queue.closed {
@@ -99,9 +132,7 @@ impl Notices {
                 }
             };
             tell(&notice);
-            if let Some(done) = done {
-                done.send(()).ok();
-            }
+            waiter.tell();
         }
     }
 

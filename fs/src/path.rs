@@ -20,7 +20,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use revfs_api::keyspace::{KEY_BYTES_MAX, KeyRange};
+use revfs_api::keyspace::{KEY_BYTES_MAX, KeyRange, escaped_bytes};
 
 pub use component::{
     DIGEST_DIGITS, DigestName, Hidden, NAME_BYTES_MAX, Name, decode_name, encode_component,
@@ -255,12 +255,6 @@ impl<'a> Listed<'a> {
     }
 }
 
-/// Length of `key` as the store escapes it.
-#[must_use]
-pub fn escaped_bytes(key: &[u8]) -> usize {
-    key.len() + key.iter().filter(|&&byte| byte <= 1).count()
-}
-
 /// Below this lie the reservations of names (`reservation`), in the order of the keys reserved.
 const RESERVATION_PREFIX: &[u8] = b"\0revfs/r";
 
@@ -270,11 +264,52 @@ pub fn reservation_key(key: &[u8]) -> Bytes {
     [RESERVATION_PREFIX, key].concat().into()
 }
 
+/// Whether a key only reserves another, or says that keys are reserved.
+pub(crate) fn is_reservation_key(key: &[u8]) -> bool {
+    key.starts_with(RESERVATION_PREFIX)
+}
+
 /// Exists once a mount has reserved in the store. No key of the file system is empty, so it is no
 /// reservation.
 #[must_use]
 pub fn in_store_key() -> Bytes {
     Bytes::from_static(RESERVATION_PREFIX)
+}
+
+/// Below this lie the locks of files ([`crate::locks`]), in the order of their keys.
+pub const LOCK_PREFIX: &[u8] = b"\0revfs/l";
+
+/// Digits by which the key of a lock ends: the session of the mount that holds it.
+const SESSION_DIGITS: usize = 16;
+
+/// All locks of a file: one key for each mount that has some.
+#[must_use]
+pub fn locks_of(key: &[u8]) -> Bytes {
+    [LOCK_PREFIX, key, b"\0"].concat().into()
+}
+
+/// The locks that one mount holds of a file.
+#[must_use]
+pub fn lock_key(key: &[u8], session: u64) -> Bytes {
+    [&locks_of(key)[..], format!("{session:0SESSION_DIGITS$x}").as_bytes()].concat().into()
+}
+
+/// File and session of a key that [`lock_key`] made; `None` for every other.
+#[must_use]
+pub fn parse_lock_key(lock: &Bytes) -> Option<(Bytes, u64)> {
+    let end = lock.len().checked_sub(SESSION_DIGITS + 1).filter(|&end| end >= LOCK_PREFIX.len())?;
+    let (nul, digits) = lock[end..].split_first()?;
+    let digits = std::str::from_utf8(digits).ok()?;
+    let is_one = *nul == 0 && lock.starts_with(LOCK_PREFIX);
+    let session = u64::from_str_radix(digits, 16).ok()?;
+    is_one.then(|| (lock.slice(LOCK_PREFIX.len()..end), session))
+}
+
+/// There as long as the session of a mount on `root` is: it goes with the lease of its locks.
+#[must_use]
+pub fn session_key(root: &DirectoryKey, session: u64) -> Bytes {
+    let name = format!("\0m{session:0SESSION_DIGITS$x}");
+    [LOCK_PREFIX, root.as_bytes(), name.as_bytes()].concat().into()
 }
 
 /// Refuses a key whose escaped length is over `max` ([`CREATED_KEY_BYTES_MAX`] for what the file

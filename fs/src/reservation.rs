@@ -109,14 +109,7 @@ pub(crate) fn is_not_reserved(key: &Bytes) -> Compare {
 }
 
 pub(crate) fn reserve(key: &Bytes, lease: LeaseId) -> Op {
-    Op::Put {
-        key: reservation_key(key),
-        value: Bytes::new(),
-        lease,
-        prev_kv: false,
-        ignore_value: false,
-        ignore_lease: false,
-    }
+    Op::put_on(lease, reservation_key(key), Bytes::new())
 }
 
 /// Deletes the reservation, if it is the one on `lease`.

@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use fuser::Errno;
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde::Serialize;
 
 use crate::filesystem::{Answer, Filesystem};
+use crate::node::Tree;
 
 /// What `@status` says besides the backend's own status.
 #[derive(Debug, Serialize)]
@@ -19,7 +21,10 @@ struct MountStatus {
 struct Mount {
     /// Hexadecimal; in the note of each change made here.
     mount_id: String,
+    /// The key of the directory that is mounted; `%` and what is not printable ASCII as `%XX`.
     root: String,
+    /// The revision that a mount of the past shows; null for the present.
+    revision: Option<u64>,
     read_only: bool,
     /// Whether changes made elsewhere are being watched; without it nothing is cached.
     watching: bool,
@@ -33,10 +38,28 @@ struct Mount {
     staged_bytes: usize,
     /// Files that had to be committed at a FLUSH because /proc did not tell whether it was a close.
     blind_flushes: u64,
-    /// Change events of other machines' changes for inotify: `off` in this version.
+    /// Whether changes made elsewhere raise inotify events: `full`, or `off` where this process lacks
+    /// the privilege.
     events: &'static str,
+    /// Changes made elsewhere that were repeated to raise their events, and those that were overtaken,
+    /// or had no room in the queue.
+    events_raised: u64,
+    events_lost: u64,
+    /// Files that processes hold locks of through this mount.
+    locks: Vec<Locked>,
+    /// Why every change is refused because of locks that were lost; null if none is.
+    fenced: Option<String>,
     /// What this mount does otherwise because of the backend, or because it was told to.
     limits: Vec<&'static str>,
+}
+
+const NOT_PLAIN: &AsciiSet = &CONTROLS.add(b'%');
+
+#[derive(Debug, Serialize)]
+struct Locked {
+    /// Empty for a file that has no key.
+    key: String,
+    process: u32,
 }
 
 const NO_STAMPS: &str = "revisions have neither time nor author: @time is refused (EOPNOTSUPP), and \
@@ -48,6 +71,14 @@ const NO_MARKERS: &str = "directories are not kept: mkdir is refused (EPERM), an
 const NO_ATTRIBUTES: &str = "attributes are not kept: chmod, chown, touch, symlinks and xattrs are \
      refused (EPERM)";
 
+const OWN_LOCKS: &str = "locks (flock, fcntl) hold among the processes of this mount only";
+
+impl Locked {
+    fn new((key, process): (Option<Bytes>, u32)) -> Self {
+        Self { key: key.unwrap_or_default().escape_ascii().to_string(), process }
+    }
+}
+
 impl Filesystem {
     fn limits(&self) -> Vec<&'static str> {
         let (capabilities, options) = (self.keys.capabilities(), &self.options);
@@ -57,11 +88,15 @@ impl Filesystem {
             (is_writable && !capabilities.bulk, NO_BULK),
             (is_writable && !options.writes_markers, NO_MARKERS),
             (is_writable && !options.writes_attributes, NO_ATTRIBUTES),
+            (!is_writable || !options.writes_attributes, OWN_LOCKS),
         ];
         limits.into_iter().filter(|(holds, _)| *holds).map(|(_, words)| words).collect()
     }
 
     pub(crate) async fn status_text(&self) -> Answer<Bytes> {
+        if let Some(private) = &self.private {
+            return self.transaction_text(private);
+        }
         let mut backend = self.within(self.keys.status()).await?;
         if self.options.is_remote {
             // What is to be waited for when the mount ends; the data is elsewhere.
@@ -70,9 +105,14 @@ impl Filesystem {
         }
         let staged = self.nodes.all();
         let staged = staged.iter().filter(|node| node.file.lock().staged.is_some());
+        let (events_raised, events_lost) = self.events.counts();
         let mount = Mount {
             mount_id: format!("{:016x}", self.mount_id),
-            root: self.options.root.as_bytes().escape_ascii().to_string(),
+            root: percent_encode(self.options.root.as_bytes(), NOT_PLAIN).to_string(),
+            revision: match self.options.tree {
+                Tree::Live => None,
+                Tree::Past(revision) => Some(revision.0),
+            },
             read_only: self.options.read_only,
             watching: self.coherence.is_connected(),
             told: self.coherence.position().0,
@@ -81,7 +121,11 @@ impl Filesystem {
             staged_files: staged.count(),
             staged_bytes: self.writing.budget.used(),
             blind_flushes: self.writing.blind_flushes(),
-            events: "off",
+            events: if self.events.is_on() { "full" } else { "off" },
+            events_raised,
+            events_lost,
+            locks: self.locks.held().into_iter().map(Locked::new).collect(),
+            fenced: self.locks.fenced(),
             limits: self.limits(),
         };
         let mut text =

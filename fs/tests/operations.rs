@@ -231,11 +231,14 @@ async fn a_failed_question_is_an_errno_and_the_next_one_is_answered() {
 async fn hidden_names_are_where_they_belong() {
     let tree = Tree::new();
     let revision = tree.put("/d/f", "1").await;
-    for hidden in ["@rev", "@time", "@history", "d/@rev", "d/@history", "@status", "@keys"] {
+    for hidden in ["@rev", "@time", "@history", "@watch", "@watch.1", "@status", "@keys", "@txn"] {
+        tree.walk(hidden).await.unwrap();
+    }
+    for hidden in ["d/@rev", "d/@time", "d/@history", "d/@watch"] {
         tree.walk(hidden).await.unwrap();
     }
     for nothing in
-        ["d/@status", "d/@keys", "@watch", "@txn", "@commit", "@rev/x", "@rev/0", "@rev/-1"]
+        ["d/@status", "d/@keys", "d/@txn", "@commit", "@rev/x", "@rev/0", "@rev/-1", "@watch.x"]
     {
         assert_eq!(tree.walk(nothing).await.unwrap_err(), Errno::ENOENT, "{nothing}");
     }

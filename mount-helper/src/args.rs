@@ -7,11 +7,12 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     alarm::AlarmArgs, auth::AuthArgs, compact::CompactArgs, completion::CompletionArgs,
-    del::DelArgs, diff::DiffArgs, elect::ElectArgs, get::GetArgs, inspect::InspectArgs,
-    lease::LeaseArgs, lock::LockArgs, log::LogArgs, ls::LsArgs, member::MemberArgs,
-    mount::MountArgs, put::PutArgs, restore::RestoreArgs, role::RoleArgs, serve::ServeArgs,
-    snapshot::SnapshotArgs, status::StatusArgs, txn::TxnArgs, umount::UmountArgs, up::UpArgs,
-    user::UserArgs, watch::WatchArgs,
+    del::DelArgs, diff::DiffArgs, elect::ElectArgs, get::GetArgs, import::ImportArgs,
+    inspect::InspectArgs, lease::LeaseArgs, lock::LockArgs, log::LogArgs, ls::LsArgs, man::ManArgs,
+    member::MemberArgs, mirror::MirrorArgs, mount::MountArgs, put::PutArgs, recover::RecoverArgs,
+    restore::RestoreArgs, role::RoleArgs, serve::ServeArgs, snapshot::SnapshotArgs, stat::StatArgs,
+    status::StatusArgs, txn::TxnArgs, umount::UmountArgs, up::UpArgs, user::UserArgs,
+    watch::WatchArgs,
 };
 use crate::connection::ConnectionArgs;
 use crate::guard::GuardArgs;
@@ -22,9 +23,8 @@ revfs: a directory whose every change is a revision that you can go back to
 Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
 
   up DIR                  start a node, keep its data, and mount it at DIR
-  serve                   start a node for clients of the network, with no mount
   mount ENDPOINTS DIR     mount a cluster that runs elsewhere, of revfs or etcd
-  umount DIR              unmount DIR and wait until everything is stored
+  serve                   a node for the network  umount DIR       and store all
   get KEY…                print values            put KEY [VALUE]  store one
   ls [KEY]                list one level          del KEY…         delete
   txn [FILE]              several changes in one step, if conditions hold
@@ -33,14 +33,15 @@ Usage: revfs COMMAND [ARGUMENTS] [--endpoint E] [--json] [--log FILTER]
   log PATH                who changed it, when    lease grant|…    times of keys
   diff A..B PATH          between two revisions   user, role, auth who may what
   restore PATH --to N|T   as it was, in one step  compact N|@T     forget
-  snapshot save|restore   back up into a file     inspect DATA-DIR look inside
-  status [DIR]            the node: sizes, state  alarm, member    of a cluster
+  snapshot save|restore   back up into a file     inspect, recover DATA-DIR
+  stat KEY…, status       of files; of the node   alarm, member    of a cluster
+  import FILE|URL         the data of an etcd     mirror A B       a live copy
 
 A KEY or PATH inside a mount is that file; anything else is a key (/app/color).
 N is a revision, T a time: 2026-11-22T10:00:00Z, 2026-11-22, -10m, -2h, -7d.
 Exit: 0 done, 1 not there or failed, 2 usage, 3 refused, 4 no node, 5 unknown.
 Examples: revfs up ~/conf; cat ~/conf/@rev/41/app; revfs restore ~/conf --to 41
-More: revfs COMMAND --help. For your shell: revfs completion bash|zsh|fish
+More: revfs COMMAND --help, revfs man [COMMAND], revfs completion bash|zsh|fish
 ";
 
 /// The program `revfs`.
@@ -102,6 +103,7 @@ pub(crate) enum Command {
     Log(LogArgs),
     Diff(DiffArgs),
     Restore(RestoreArgs),
+    Stat(StatArgs),
     Status(StatusArgs),
     Txn(TxnArgs),
     Watch(WatchArgs),
@@ -116,7 +118,11 @@ pub(crate) enum Command {
     Member(MemberArgs),
     Snapshot(SnapshotArgs),
     Inspect(InspectArgs),
+    Import(ImportArgs),
+    Mirror(MirrorArgs),
+    Recover(RecoverArgs),
     Completion(CompletionArgs),
+    Man(ManArgs),
     #[command(hide = true)]
     GuardMount(GuardArgs),
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,10 +27,31 @@ impl Child {
         variables: Vec<(&'static str, OsString)>,
         input: Stdio,
     ) -> Result<Self> {
+        Self::spawn(command, variables, input, None)
+    }
+
+    /// Starts `command` in a directory.
+    pub(crate) fn start_in(
+        directory: &Path,
+        command: &[OsString],
+        variables: Vec<(&'static str, OsString)>,
+    ) -> Result<Self> {
+        Self::spawn(command, variables, Stdio::inherit(), Some(directory))
+    }
+
+    fn spawn(
+        command: &[OsString],
+        variables: Vec<(&'static str, OsString)>,
+        input: Stdio,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
         let (name, arguments) = command.split_first().expect("a command has a name");
         let shown = name.display().to_string();
         let mut command = Command::new(name);
         command.args(arguments).envs(variables).stdin(input);
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
         let child = command.spawn().map_err(|error| {
             Failure::caused(format!("cannot run '{shown}'"), &error)
                 .hint("for what a shell understands: -- sh -c '…'")

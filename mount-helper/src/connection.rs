@@ -16,33 +16,33 @@ pub(crate) struct ConnectionArgs {
     /// PEM file of the authorities that https servers are believed by; else those of the system
     #[arg(long, global = true, env = "REVFS_CACERT", value_name = "FILE")]
     #[arg(value_hint = ValueHint::FilePath, help_heading = HEADING)]
-    cacert: Option<PathBuf>,
+    pub(crate) cacert: Option<PathBuf>,
 
     /// PEM file of the client's certificate, for servers that ask for one; with --client-key
     #[arg(long, global = true, env = "REVFS_CLIENT_CERT", value_name = "FILE")]
     #[arg(value_hint = ValueHint::FilePath, help_heading = HEADING)]
-    client_cert: Option<PathBuf>,
+    pub(crate) client_cert: Option<PathBuf>,
 
     /// PEM file of the key of --client-cert
     #[arg(long, global = true, env = "REVFS_CLIENT_KEY", value_name = "FILE")]
     #[arg(value_hint = ValueHint::FilePath, help_heading = HEADING)]
-    client_key: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
 
     /// The name that the server's certificate must have; else the host of the endpoint
     #[arg(long, global = true, env = "REVFS_SERVER_NAME", value_name = "NAME")]
     #[arg(help_heading = HEADING)]
-    server_name: Option<String>,
+    pub(crate) server_name: Option<String>,
 
     /// Log in as this user; the password comes from --password-file, REVFS_PASSWORD or the terminal,
     /// or after a colon (then all who may list processes see it)
     #[arg(long, global = true, env = "REVFS_USER", value_name = "NAME[:PASSWORD]")]
     #[arg(hide_env_values = true, help_heading = HEADING)]
-    user: Option<String>,
+    pub(crate) user: Option<String>,
 
     /// File whose first line is the password of --user
     #[arg(long, global = true, env = "REVFS_PASSWORD_FILE", value_name = "FILE")]
     #[arg(value_hint = ValueHint::FilePath, help_heading = HEADING)]
-    password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 }
 
 impl ConnectionArgs {

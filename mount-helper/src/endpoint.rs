@@ -4,16 +4,19 @@
 //! that the current directory lies in, the only mount of this user (root: the only mount at all). If
 //! none of them names a node, the error names `--endpoint`; nothing is guessed.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use revfs_api::KeySpace;
-use revfs_api::client::{Client, Endpoints};
+use revfs_api::client::{Client, Endpoints, Settings};
+use revfs_api::keyspace::Revision;
 
 use crate::args::Globals;
 use crate::error::{Asked as _, Failure, Kind, Result};
-use crate::mounts::{self, Mount, Probe};
-use crate::target::{self, Place, Target};
+use crate::mounts::{self, Mount, MountStatus, Probe};
+use crate::target::{self, Place, Shown, Target};
 
 /// A node, and what the arguments mean to it.
 pub(crate) struct Node {
@@ -29,8 +32,19 @@ pub(crate) struct Node {
 /// Usage errors if the arguments lie in different mounts, `Unreachable` if no node is found or it
 /// does not answer.
 pub(crate) async fn open(globals: &Globals, arguments: &[OsString], literal: bool) -> Result<Node> {
+    open_with(globals, arguments, literal, globals.connection.settings()?).await
+}
+
+/// As [`open`], with other settings than those that the user gave.
+pub(crate) async fn open_with(
+    globals: &Globals,
+    arguments: &[OsString],
+    literal: bool,
+    settings: Settings,
+) -> Result<Node> {
     let (endpoint, targets) = find(globals, arguments, literal)?;
-    Ok(Node { keys: connect(&endpoint, globals).await?, targets, endpoint })
+    let keys = connect_with(&endpoint, settings).await?;
+    Ok(Node { keys, targets, endpoint })
 }
 
 /// The client of the node that is asked without a path, for what a key space has no words for.
@@ -43,17 +57,24 @@ pub(crate) fn client(globals: &Globals) -> Result<Client> {
 }
 
 pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn KeySpace>> {
-    let connected = client_of(text, globals)?.key_space().await;
+    connect_with(text, globals.connection.settings()?).await
+}
+
+async fn connect_with(text: &str, settings: Settings) -> Result<Arc<dyn KeySpace>> {
+    let connected = client_with(text, settings)?.key_space().await;
     connected.asked(|| format!("reach the node at {text}"))
 }
 
-fn client_of(text: &str, globals: &Globals) -> Result<Client> {
+pub(crate) fn client_of(text: &str, globals: &Globals) -> Result<Client> {
+    client_with(text, globals.connection.settings()?)
+}
+
+fn client_with(text: &str, settings: Settings) -> Result<Client> {
     let endpoints: Endpoints = text.parse().map_err(|error| {
         Failure::caused(format!("--endpoint '{text}' names no node"), &error)
             .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")
             .of_kind(Kind::Usage)
     })?;
-    let settings = globals.connection.settings()?;
     Client::new(&endpoints, settings).asked(|| format!("use --endpoint {text}"))
 }
 
@@ -65,14 +86,47 @@ fn find(globals: &Globals, arguments: &[OsString], literal: bool) -> Result<(Str
         false => target::place(argument, &mounts),
     };
     let places: Vec<Place> = arguments.iter().map(place_of).collect();
-    let targets =
-        arguments.iter().zip(&places).map(|(argument, place)| Target::new(argument, place));
-    let targets = targets.collect::<Result<Vec<Target>>>()?;
+    let mut probed = Probed::default();
     let endpoint = match &globals.endpoint {
         Some(endpoint) => endpoint.clone(),
-        None => endpoint_of_mount(choose(&mounts, &places)?)?,
+        None => {
+            let mount = choose(&mounts, &places)?;
+            endpoint_in(mount, probed.status(mount)?)?
+        }
     };
+    let mut targets = Vec::new();
+    for (argument, place) in arguments.iter().zip(&places) {
+        targets.push(match place {
+            Place::Key => Target::key(argument),
+            Place::Inside { mount, below } => {
+                Target::inside(argument, below, &shown(mount, &probed.status(mount)?)?)?
+            }
+        });
+    }
     Ok((endpoint, targets))
+}
+
+/// Mounts that have been asked what they are: each is asked once.
+#[derive(Default)]
+struct Probed(HashMap<PathBuf, MountStatus>);
+
+impl Probed {
+    fn status(&mut self, mount: &Mount) -> Result<MountStatus> {
+        if let Some(status) = self.0.get(&mount.point) {
+            return Ok(status.clone());
+        }
+        let status = status_of(mount)?;
+        self.0.insert(mount.point.clone(), status.clone());
+        Ok(status)
+    }
+}
+
+fn shown(mount: &Mount, status: &MountStatus) -> Result<Shown> {
+    let root = status.mount.root().map_err(|error| {
+        let message = format!("{}/@status names no root", mount.point.display());
+        Failure::caused(message, &error)
+    })?;
+    Ok(Shown { root, revision: status.mount.revision.map(Revision) })
 }
 
 /// The mount whose node is asked.
@@ -120,14 +174,19 @@ fn only_one(mounts: &[Mount], user: u32) -> Result<&Mount> {
     }
 }
 
-/// Asks a mount which node stands behind it.
-pub(crate) fn endpoint_of_mount(mount: &Mount) -> Result<String> {
+fn endpoint_in(mount: &Mount, status: MountStatus) -> Result<String> {
+    if !status.endpoint.is_empty() {
+        return Ok(status.endpoint);
+    }
+    let message = format!("the node behind {} listens nowhere", mount.point.display());
+    Err(Failure::new(Kind::Unreachable, message).hint("name a node with --endpoint"))
+}
+
+fn status_of(mount: &Mount) -> Result<MountStatus> {
     let point = mount.point.display();
     let unreachable = |message: String| Failure::new(Kind::Unreachable, message);
     match mounts::probe(&mount.point) {
-        Probe::Live(status) if !status.endpoint.is_empty() => Ok(status.endpoint),
-        Probe::Live(_) => Err(unreachable(format!("the node behind {point} listens nowhere"))
-            .hint("name a node with --endpoint")),
+        Probe::Live(status) => Ok(status),
         Probe::Dead => Err(unreachable(format!("the process behind the mount {point} is gone"))
             .hint(format!("start it again: revfs up {point}"))),
         Probe::Closed => Err(unreachable(format!("this user may not look into {point}"))
@@ -144,7 +203,6 @@ pub(crate) fn endpoint_of_mount(mount: &Mount) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     fn mount(point: &str, owner: u32) -> Mount {
         let fs_type = mounts::FS_TYPE.to_owned();

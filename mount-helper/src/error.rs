@@ -13,6 +13,7 @@
 //! | 3 | `conflict` | a condition (`--if-absent`, `--if-rev`, an empty directory, a free lock) does not hold |
 //! | 4 | `unreachable` | no node was found or it does not answer; nothing was changed |
 //! | 5 | `outcome-unknown` | the change was sent, and whether it happened is not known |
+//! | 6 | `removed` | this member was removed from its cluster for ever |
 //! | 141 | | the reader of our output went away, as for any program in a pipe |
 
 use std::fmt::Write as _;
@@ -28,6 +29,8 @@ pub(crate) enum Kind {
     Conflict,
     Unreachable,
     OutcomeUnknown,
+    /// This member was removed from its cluster.
+    Removed,
     /// `diff --exit-code` found a difference: end without a word.
     Differs,
     /// Whoever read our standard output closed it: end without a word.
@@ -42,6 +45,7 @@ impl Kind {
             Self::Conflict => 3,
             Self::Unreachable => 4,
             Self::OutcomeUnknown => 5,
+            Self::Removed => 6,
             Self::BrokenPipe => 141,
         }
     }
@@ -54,6 +58,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::Unreachable => "unreachable",
             Self::OutcomeUnknown => "outcome-unknown",
+            Self::Removed => "removed",
             Self::Differs => "differs",
             Self::BrokenPipe => "broken-pipe",
         }

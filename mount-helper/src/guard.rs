@@ -5,20 +5,23 @@
 //! process answers it; and while the thread lives the device is open, so that the kernel goes on waiting
 //! for that answer. Only somebody outside can abort the connection.
 //!
-//! The guard holds nothing of the mount but the connection's `abort`, opened while the mount was known to
-//! be ours: once the mount has ended a write to it reaches nobody, so the guard need not be told of an
-//! orderly end. What it waits for is the death of the *thread* that started it (PR_SET_PDEATHSIG); a
+//! The guard holds nothing of the mount but the connection's `abort`, which its parent opened while it held
+//! the mount and hands down as standard input. (The guard may not open it itself: by then its parent may be
+//! dead and the number another mount's.) Once the mount has ended a write to it reaches nobody, so the
+//! guard need not be told of an orderly end. What it waits for is the death of the *thread* that started it (PR_SET_PDEATHSIG); a
 //! killed thread that waits for a child dies at once, whatever the other threads wait for.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::getppid;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -37,7 +40,8 @@ const ORPHANED: Signal = Signal::SIGUSR1;
 /// Abort a mount's connection when the process that started this one has died (`up` does it)
 #[derive(Debug, clap::Args)]
 pub(crate) struct GuardArgs {
-    connection: u32,
+    /// The process to outlive; standard input is the `abort` of its connection
+    guarded: i32,
 }
 
 /// Starts the guard of a connection. A mount without one works as well, until it is killed in a bad
@@ -64,15 +68,12 @@ pub(crate) async fn start(connection: u32) {
 /// The parent's side: runs the guard and waits for it. The thread that is in here lives as long as the
 /// process.
 fn keep(connection: u32, tell: oneshot::Sender<String>) -> String {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("revfs").args([SUBCOMMAND, &connection.to_string()]).current_dir("/");
-    // Nothing that this process was given: whoever waits for the end of its output shall not wait for the guard.
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = match command.spawn() {
+    let mut child = match spawn(connection) {
         Ok(child) => child,
-        Err(error) => {
-            tell.send(error.to_string()).ok();
-            return format!(": {error}");
+        Err(failure) => {
+            let said = failure.render();
+            tell.send(said.clone()).ok();
+            return format!(": {said}");
         }
     };
     let mut said = String::new();
@@ -85,6 +86,19 @@ fn keep(connection: u32, tell: oneshot::Sender<String>) -> String {
     child.wait().map_or_else(|error| format!(": {error}"), |status| format!(": {status}"))
 }
 
+fn spawn(connection: u32) -> Result<Child> {
+    let path = abort_path(connection);
+    let abort = File::options().write(true).open(&path).map_err(|error| {
+        Failure::caused(format!("cannot open '{path}'"), &error)
+            .hint("is fusectl mounted? mount -t fusectl fusectl /sys/fs/fuse/connections")
+    })?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("revfs").args([SUBCOMMAND, &std::process::id().to_string()]).current_dir("/");
+    // Nothing that this process was given: whoever waits for the end of its output shall not wait for the guard.
+    command.stdin(Stdio::from(abort)).stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(command.spawn()?)
+}
+
 fn abort_path(connection: u32) -> String {
     format!("/sys/fs/fuse/connections/{connection}/abort")
 }
@@ -92,36 +106,38 @@ fn abort_path(connection: u32) -> String {
 /// The guard's side.
 pub(crate) fn run(args: &GuardArgs) -> Result<()> {
     let mut output = io::stdout();
-    let mut abort = match stand_ready(args.connection) {
+    let mut abort = match stand_ready() {
         Ok(abort) => abort,
         Err(failure) => {
             output.write_all(failure.render().as_bytes())?;
             return Err(failure);
         }
     };
-    output.write_all(READY.as_bytes())?;
-    output.flush()?;
-    let failed = |error: &dyn std::error::Error| Failure::caused("cannot guard the mount", error);
-    let null = File::options().write(true).open("/dev/null")?;
-    nix::unistd::dup2_stdout(null).map_err(|error| failed(&error))?;
-    let mut orphaned = SigSet::empty();
-    orphaned.add(ORPHANED);
-    orphaned.wait().map_err(|error| failed(&error))?;
+    // Dead before it was to be told of: nobody reads, and no signal will come.
+    if getppid().as_raw() == args.guarded {
+        output.write_all(READY.as_bytes())?;
+        output.flush()?;
+        let null = File::options().write(true).open("/dev/null")?;
+        nix::unistd::dup2_stdout(null).map_err(|error| failed(&error))?;
+        let mut orphaned = SigSet::empty();
+        orphaned.add(ORPHANED);
+        orphaned.wait().map_err(|error| failed(&error))?;
+    }
     abort.write_all(b"1")?;
     Ok(())
 }
 
-fn stand_ready(connection: u32) -> Result<File> {
-    let failed = |error: &dyn std::error::Error| Failure::caused("cannot guard the mount", error);
+fn stand_ready() -> Result<File> {
     let_inherited_files_go().map_err(|error| failed(&error))?;
+    let abort = io::stdin().as_fd().try_clone_to_owned()?;
     // What ends the node's process group must not end the guard before the node has ended.
     SigSet::all().thread_block().map_err(|error| failed(&error))?;
     set_pdeathsig(ORPHANED).map_err(|error| failed(&error))?;
-    let path = abort_path(connection);
-    File::options().write(true).open(&path).map_err(|error| {
-        Failure::caused(format!("cannot open '{path}'"), &error)
-            .hint("is fusectl mounted? mount -t fusectl fusectl /sys/fs/fuse/connections")
-    })
+    Ok(File::from(abort))
+}
+
+fn failed(error: &dyn std::error::Error) -> Failure {
+    Failure::caused("cannot guard the mount", error)
 }
 
 /// LMDB hands its file down to every child: the guard must not keep a store's pages on the disk.

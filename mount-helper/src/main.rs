@@ -19,6 +19,7 @@ mod guard;
 mod lease_id;
 mod log_file;
 mod moment;
+mod mount8;
 mod mounting;
 mod mounts;
 mod names;
@@ -32,11 +33,13 @@ mod turn;
 mod unified;
 mod unmount;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
 use clap::Parser as _;
+use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command, Globals};
@@ -44,15 +47,40 @@ use error::{Failure, Kind, Result};
 use log_file::LogFile;
 use output::Output;
 
+/// A node allocates on one thread what it frees on another, at every request.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let words = match mount8::command_line(std::env::args_os()) {
+        Ok(Some(words)) => words,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(failure) => return report(&failure, false),
+    };
+    let cli = match parse(words) {
+        Ok(Ok(cli)) => cli,
+        Ok(Err(failure)) => return report(&failure, asks_for_json()),
         Err(error) => return refuse(&error),
     };
     let json = cli.globals.json;
     match run(cli) {
         Ok(code) => code,
         Err(failure) => report(&failure, json),
+    }
+}
+
+/// What `-o` says counts as if it had been said by options of their own.
+fn parse(mut words: Vec<OsString>) -> Result<Result<Cli>, clap::Error> {
+    let cli = Cli::try_parse_from(&words)?;
+    let Command::Mount(args) = &cli.command else { return Ok(Ok(cli)) };
+    match mount8::flags(args.options(), false) {
+        Ok(flags) if flags.is_empty() => Ok(Ok(cli)),
+        Ok(flags) => {
+            let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+            words.splice(end..end, flags);
+            Cli::try_parse_from(words).map(Ok)
+        }
+        Err(failure) => Ok(Err(failure)),
     }
 }
 
@@ -72,8 +100,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
     start_log(globals.log.as_deref(), "warn")?;
     match command {
         Command::Completion(args) => commands::completion::run(&args, &mut output)?,
+        Command::Man(args) => commands::man::run(&args, &mut output)?,
         Command::Umount(args) => commands::umount::run(&args, &mut output)?,
         Command::Inspect(args) => commands::inspect::run(&args, &mut output)?,
+        Command::Recover(args) => commands::recover::run(&args, &mut output)?,
         Command::GuardMount(args) => guard::run(&args)?,
         client => return run_client(client, &globals, &mut output),
     }
@@ -103,14 +133,19 @@ fn run_client(command: Command, globals: &Globals, output: &mut Output) -> Resul
             Command::Log(args) => commands::log::run(args, globals, output).await,
             Command::Diff(args) => commands::diff::run(args, globals, output).await,
             Command::Restore(args) => commands::restore::run(args, globals, output).await,
+            Command::Stat(args) => commands::stat::run(args, globals, output).await,
             Command::Status(args) => commands::status::run(args, globals, output).await,
+            Command::Import(args) => commands::import::run(args, globals, output).await,
+            Command::Mirror(args) => commands::mirror::run(args, globals, output).await,
             Command::Snapshot(args) => commands::snapshot::run(args, globals, output).await,
             Command::Up(_)
             | Command::Mount(_)
             | Command::Serve(_)
             | Command::Umount(_)
             | Command::Inspect(_)
+            | Command::Recover(_)
             | Command::Completion(_)
+            | Command::Man(_)
             | Command::GuardMount(_) => unreachable!("they are no clients"),
         }?;
         Ok(ExitCode::SUCCESS)
@@ -151,18 +186,26 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
         // If standard error is closed too, the exit code has to say it all.
         std::io::stderr().write_all(text.as_bytes()).ok();
     }
-    ExitCode::from(failure.kind.exit_code())
+    match mount8::is_helper() {
+        true => mount8::exit_code(failure.kind),
+        false => ExitCode::from(failure.kind.exit_code()),
+    }
+}
+
+/// `--json`, as long as the words could not be read further.
+fn asks_for_json() -> bool {
+    std::env::args_os().skip(1).any(|argument| argument == "--json")
 }
 
 /// Help and version are answers, not errors; what clap refuses is a usage error.
 fn refuse(error: &clap::Error) -> ExitCode {
-    let is_json = std::env::args_os().skip(1).any(|argument| argument == "--json");
-    if error.use_stderr() && is_json {
+    if error.use_stderr() && asks_for_json() {
         let text = error.render().to_string();
         let message = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
         return report(&Failure::usage(message), true);
     }
     match error.print() {
+        Ok(()) if mount8::is_helper() => mount8::exit_code(Kind::Usage),
         Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
         Err(error) => report(&Failure::from(error), false),
     }

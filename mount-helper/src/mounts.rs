@@ -7,13 +7,16 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use percent_encoding::percent_decode_str;
+use revfs_fs::mount::{self, MountLine};
+use revfs_fs::path::{DirectoryKey, NameError};
 
 /// File system type of our mounts in the kernel's table.
 pub(crate) const FS_TYPE: &str = "fuse.revfs";
@@ -44,6 +47,26 @@ pub(crate) struct MountStatus {
     pub(crate) data_dir: String,
     #[serde(default)]
     pub(crate) process_id: u32,
+    #[serde(default)]
+    pub(crate) mount: MountedTree,
+}
+
+/// Which part of the key space a mount shows, and as of when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub(crate) struct MountedTree {
+    /// As in `@status`.
+    #[serde(default)]
+    root: String,
+    #[serde(default)]
+    pub(crate) revision: Option<u64>,
+}
+
+impl MountedTree {
+    /// # Errors
+    /// If it is no directory of keys.
+    pub(crate) fn root(&self) -> Result<DirectoryKey, NameError> {
+        DirectoryKey::new(percent_decode_str(&self.root).collect::<Vec<u8>>())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +81,9 @@ pub(crate) enum Probe {
 
 /// All mounts that this process sees; later ones lie over earlier ones.
 pub(crate) fn all() -> io::Result<Vec<Mount>> {
-    Ok(parse(&fs::read("/proc/self/mountinfo")?))
+    let known =
+        |line: MountLine| Mount { point: line.mount_point, fs_type: line.kind, owner: line.owner };
+    Ok(mount::mounts()?.into_iter().map(known).collect())
 }
 
 /// The mounts of revfs.
@@ -76,46 +101,6 @@ pub(crate) fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mou
     let holding = mounts.iter().filter(|mount| path.starts_with(&mount.point));
     // max_by_key keeps the last of equals: the one mounted over the others.
     holding.max_by_key(|mount| mount.point.as_os_str().len())
-}
-
-fn parse(table: &[u8]) -> Vec<Mount> {
-    table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()
-}
-
-/// `36 35 98:0 /root /point options tag… - type source super-options`
-fn parse_line(line: &[u8]) -> Option<Mount> {
-    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    let point = words.get(4)?;
-    let dash = words.iter().position(|word| *word == b"-")?;
-    let fs_type = String::from_utf8_lossy(words.get(dash + 1)?).into_owned();
-    let options = String::from_utf8_lossy(words.get(dash + 3)?).into_owned();
-    let owner = options.split(',').find_map(|option| option.strip_prefix("user_id="));
-    Some(Mount {
-        point: PathBuf::from(std::ffi::OsString::from_vec(unescape(point))),
-        fs_type,
-        owner: owner.and_then(|uid| uid.parse().ok()),
-    })
-}
-
-/// The kernel writes space, tab, newline and backslash as `\ooo`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let byte = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match byte.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                plain.push(byte);
-                rest = &after[3..];
-            }
-            None => {
-                plain.push(first);
-                rest = after;
-            }
-        }
-    }
-    plain
 }
 
 /// Asks the mount itself. A process that never answers must not hang this one, so another thread
@@ -200,35 +185,18 @@ fn use_of(process: &Path, point: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    const TABLE: &[u8] = b"\
-22 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
-40 22 0:41 / /srv/with\\040space rw,nosuid,nodev shared:7 - fuse.revfs revfs rw,user_id=1000,group_id=1000\n\
-41 22 0:42 / /srv/a rw - fuse.revfs revfs rw,user_id=0,group_id=0,allow_other\n\
-42 41 0:43 / /srv/a/deep rw - tmpfs tmpfs rw\n";
-
-    #[test]
-    fn the_table_is_read_with_its_escapes_and_owners() {
-        let mounts = parse(TABLE);
-        assert_eq!(mounts.len(), 4);
-        assert_eq!(mounts[1].point, Path::new("/srv/with space"));
-        assert_eq!((mounts[1].owner, mounts[1].is_ours()), (Some(1000), true));
-        assert_eq!((mounts[0].owner, mounts[0].is_ours()), (None, false));
+    fn mount(point: &str) -> Mount {
+        Mount { point: point.into(), fs_type: FS_TYPE.to_owned(), owner: None }
     }
 
     #[test]
     fn a_path_belongs_to_the_deepest_mount_by_whole_components() {
-        let mounts = parse(TABLE);
+        let mounts = ["/", "/srv/a", "/srv/a/deep"].map(mount);
         let point = |path: &str| containing(&mounts, Path::new(path)).map(|mount| &*mount.point);
         assert_eq!(point("/srv/a/x"), Some(Path::new("/srv/a")));
         assert_eq!(point("/srv/a"), Some(Path::new("/srv/a")));
         assert_eq!(point("/srv/a/deep/x"), Some(Path::new("/srv/a/deep")));
         assert_eq!(point("/srv/ab"), Some(Path::new("/")));
-    }
-
-    #[test]
-    fn a_backslash_that_is_no_escape_stays() {
-        assert_eq!(unescape(br"a\134b\9"), br"a\b\9");
-        assert_eq!(unescape(br"\04"), br"\04");
     }
 
     #[test]

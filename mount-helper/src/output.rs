@@ -172,15 +172,16 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 /// RFC 3339 in UTC with nanoseconds: what `--json` shows, and what the options for times read.
-pub(crate) fn time_exact(time: Time) -> String {
-    match Timestamp::from_nanosecond(i128::from(time.0)) {
-        Ok(stamp) => format!("{stamp:.9}"),
-        Err(_) => format!("{} ns since 1970", time.0),
-    }
+pub(crate) fn time_exact(time: Time) -> Option<String> {
+    let stamp = Timestamp::from_nanosecond(i128::from(time.0)).expect("an i64 is in its range");
+    time.is_known().then(|| format!("{stamp:.9}"))
 }
 
 /// `2026-11-22 10:12:04 +0100`, in the zone of this machine.
 pub(crate) fn time_local(time: Time) -> String {
+    if !time.is_known() {
+        return "-".to_owned();
+    }
     match Timestamp::from_nanosecond(i128::from(time.0)) {
         Ok(stamp) => {
             stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z").to_string()
@@ -259,7 +260,10 @@ mod tests {
 
     #[test]
     fn times_are_exact_in_json() {
-        assert_eq!(time_exact(Time(1_500_000_000)), "1970-01-01T00:00:01.500000000Z");
+        let moment = Time(1_700_000_000_500_000_000);
+        assert_eq!(time_exact(moment).as_deref(), Some("2023-11-14T22:13:20.500000000Z"));
+        let order_only = Time(7_000_000_000);
+        assert_eq!((time_exact(order_only), time_local(order_only)), (None, "-".to_owned()));
     }
 
     #[test]

@@ -36,19 +36,26 @@ pub(crate) enum Place {
     Key,
 }
 
+/// What a mount shows at its root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) root: DirectoryKey,
+    pub(crate) revision: Option<Revision>,
+}
+
 impl Target {
     /// # Errors
     /// Usage errors for names in a mount that stand for no key (`@status`, a shortened name, …).
-    pub(crate) fn new(argument: &OsStr, place: &Place) -> Result<Self> {
-        let shown = argument.to_owned();
-        let Place::Inside { below, .. } = place else {
-            let key = Bytes::copy_from_slice(argument.as_bytes());
-            return Ok(Self { shown, key, revision: None, is_path: false });
-        };
+    pub(crate) fn inside(argument: &OsStr, below: &Path, mount: &Shown) -> Result<Self> {
         let is_directory = argument.as_bytes().ends_with(b"/");
-        let (key, revision) = inside(&DirectoryKey::default(), below, is_directory)
-            .map_err(|reason| not_a_key(argument, &reason))?;
-        Ok(Self { shown, key, revision, is_path: true })
+        let (key, revision) =
+            inside(mount, below, is_directory).map_err(|reason| not_a_key(argument, &reason))?;
+        Ok(Self { shown: argument.to_owned(), key, revision, is_path: true })
+    }
+
+    pub(crate) fn key(argument: &OsStr) -> Self {
+        let key = Bytes::copy_from_slice(argument.as_bytes());
+        Self { shown: argument.to_owned(), key, revision: None, is_path: false }
     }
 
     pub(crate) fn shown(&self) -> String {
@@ -101,12 +108,13 @@ fn not_a_key(argument: &OsStr, reason: &str) -> Failure {
 
 /// Key and revision of a path below the root of a mount.
 fn inside(
-    root: &DirectoryKey,
+    mount: &Shown,
     below: &Path,
     is_directory: bool,
 ) -> std::result::Result<(Bytes, Option<Revision>), String> {
+    let root = &mount.root;
     let mut directory = root.clone();
-    let mut revision = None;
+    let mut revision = mount.revision;
     let mut names = below.components().map(Component::as_os_str).peekable();
     while let Some(name) = names.next() {
         match path::decode_name(name).map_err(|error| error.to_string())? {
@@ -208,7 +216,7 @@ mod tests {
 
     fn key_inside(below: &str) -> std::result::Result<(String, Option<u64>), String> {
         let is_directory = below.ends_with('/');
-        let (key, revision) = inside(&DirectoryKey::default(), Path::new(below), is_directory)?;
+        let (key, revision) = inside(&Shown::default(), Path::new(below), is_directory)?;
         Ok((String::from_utf8(key.to_vec()).unwrap(), revision.map(|revision| revision.0)))
     }
 
@@ -229,6 +237,16 @@ mod tests {
         assert_eq!(key_inside("app/@rev/41/color"), Ok(("/app/color".to_owned(), Some(41))));
         assert_eq!(key_inside("app/@rev/41"), Ok(("/app".to_owned(), Some(41))));
         assert_eq!(key_inside("@rev/41"), Ok(("/".to_owned(), Some(41))));
+    }
+
+    #[test]
+    fn a_mount_of_a_part_or_of_the_past_adds_what_it_is_of() {
+        let root = DirectoryKey::new(&b"/registry/pods/"[..]).unwrap();
+        let mount = Shown { root, revision: Some(Revision(7)) };
+        let found = inside(&mount, Path::new("default/x"), false).unwrap();
+        assert_eq!(found, (Bytes::from("/registry/pods/default/x"), Some(Revision(7))));
+        let found = inside(&mount, Path::new(""), false).unwrap();
+        assert_eq!(found, (Bytes::from("/registry/pods/"), Some(Revision(7))));
     }
 
     #[test]
@@ -264,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_target_is_a_file_and_a_directory() {
-        let target = |key: &str| Target::new(OsStr::new(key), &Place::Key).unwrap();
+        let target = |key: &str| Target::key(OsStr::new(key));
         let app = target("/app");
         assert_eq!(app.file().unwrap().as_ref(), b"/app");
         assert_eq!(app.directory().as_bytes().as_ref(), b"/app/");

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use revfs_api::KeySpace;
-use revfs_api::keyspace::{
-    Answer, ChangeKind, Compare, KeyRange, KeyValue, LeaseId, Op, RangeRead, Read, Revision,
-    RevisionBounds, SortOrder, SortTarget, Txn,
-};
+use revfs_api::keyspace::{Answer, Compare, KeyRange, KeyValue, LeaseId, Op, Read, Revision, Txn};
+use revfs_api::line;
 use tokio::time::Instant;
 
 use crate::error::{Asked as _, Failure, Kind, Result};
@@ -25,11 +23,6 @@ pub(crate) struct Turn {
     line: KeyRange,
 }
 
-/// All that stand in line for `name`.
-pub(crate) fn line(name: &[u8]) -> KeyRange {
-    KeyRange::prefix(&[name, b"/"].concat())
-}
-
 impl Turn {
     /// Goes to the end of the line.
     pub(crate) async fn enter(
@@ -40,14 +33,7 @@ impl Turn {
     ) -> Result<Self> {
         let digits = crate::lease_id::shown(lease);
         let key = Bytes::from([name, b"/", digits.as_bytes()].concat());
-        let put = Op::Put {
-            key: key.clone(),
-            value: value.clone(),
-            lease,
-            prev_kv: false,
-            ignore_value: false,
-            ignore_lease: false,
-        };
+        let put = Op::put_on(lease, key.clone(), value.clone());
         let compares = vec![Compare::absent(KeyRange::Key(key.clone()))];
         let txn = Txn { compares, success: vec![put], failure: Vec::new() };
         let answer = keys.txn(txn, origin()).await;
@@ -56,7 +42,7 @@ impl Turn {
             let message = format!("{} is there already", readable(&key));
             return Err(Failure::conflict(message).hint("try again: a lease is new each time"));
         }
-        Ok(Self { key, revision: answer.revision, line: line(name) })
+        Ok(Self { key, revision: answer.revision, line: line::of(name) })
     }
 
     /// Waits for the turn, at most for `patience`; whether it came.
@@ -68,28 +54,21 @@ impl Turn {
         let deadline = patience.map(|patience| Instant::now() + patience);
         loop {
             let Some((before, view)) = self.before(keys).await? else { return Ok(true) };
-            let gone = gone(keys, &before, view);
-            match deadline {
-                None => gone.await?,
-                Some(deadline) => match tokio::time::timeout_at(deadline, gone).await {
-                    Ok(gone) => gone?,
+            let left = line::left(keys, before.clone(), view);
+            let left = match deadline {
+                None => left.await,
+                Some(deadline) => match tokio::time::timeout_at(deadline, left).await {
+                    Ok(left) => left,
                     Err(_) => return Ok(false),
                 },
-            }
+            };
+            left.asked(|| format!("watch {}", readable(&before)))?;
         }
     }
 
     /// The key just before, and the revision at which it was seen.
     async fn before(&self, keys: &dyn KeySpace) -> Result<Option<(Bytes, Revision)>> {
-        let max = Revision(self.revision.0 - 1);
-        let before = RangeRead {
-            limit: 1,
-            keys_only: true,
-            sort_target: SortTarget::CreateRevision,
-            sort_order: SortOrder::Descend,
-            create_revisions: RevisionBounds { min: Revision::NONE, max },
-            ..RangeRead::new(self.line.clone())
-        };
+        let before = line::before(self.line.clone(), self.revision);
         let reads = vec![Read::Range(before), Read::key(self.key.clone())];
         let answer = keys.read(Revision::NONE, reads).await;
         let answer = answer.asked(|| format!("look who is before {}", readable(&self.key)))?;
@@ -106,30 +85,13 @@ impl Turn {
     }
 }
 
-/// Waits until a key that was there at `view` is deleted.
-async fn gone(keys: &dyn KeySpace, key: &Bytes, view: Revision) -> Result<()> {
-    let asked = || format!("watch {}", readable(key));
-    let mut watch = keys.watch(vec![KeyRange::Key(key.clone())], view.next()).await.asked(asked)?;
-    loop {
-        let revision = watch.next().await.asked(asked)?;
-        if revision.events.iter().any(|event| event.kind == ChangeKind::Delete) {
-            return Ok(());
-        }
-    }
-}
-
 /// Whose turn it is now, and the revision at which that was so.
 pub(crate) async fn holder(
     keys: &dyn KeySpace,
     name: &[u8],
 ) -> Result<(Option<KeyValue>, Revision)> {
-    let first = RangeRead {
-        limit: 1,
-        sort_target: SortTarget::CreateRevision,
-        sort_order: SortOrder::Ascend,
-        ..RangeRead::new(line(name))
-    };
-    let answer = keys.read(Revision::NONE, vec![Read::Range(first)]).await;
+    let first = Read::Range(line::first(line::of(name)));
+    let answer = keys.read(Revision::NONE, vec![first]).await;
     let answer = answer.asked(|| format!("look who leads {}", readable(name)))?;
     let first = answer.answers.into_iter().next();
     let kv = match first {

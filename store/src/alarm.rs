@@ -3,12 +3,17 @@
 //! A member measures outside apply and proposes to raise or lift its alarm; apply consults only what is
 //! replicated, so that every member refuses alike. NOSPACE refuses whatever stores values, uploads and
 //! new leases; reads, deletions and compaction go on, so that space can be made. CORRUPT refuses keys and
-//! leases altogether. Users and roles may be changed all the same. An alarm makes no revision.
+//! leases altogether, unless it is raised for members that more voters without it outnumber: those alone
+//! serve nothing then, which is the business of their nodes. Users, roles and members may be changed all
+//! the same. An alarm makes no revision.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use crate::command::{Body, Done, Refusal};
 use crate::error::StoreError;
+use crate::member::{Member, MemberRole};
 use crate::names::NewRow;
 use crate::schema::{Tree, alarm_row, decode_alarm, encode_alarm};
 use crate::txn::Stop;
@@ -47,14 +52,14 @@ pub struct Alarm {
 
 /// Refuses what the raised alarms forbid, of a body without the request around it.
 pub(crate) fn admit(view: &ReadView, body: &Body) -> Result<(), Stop> {
-    if matches!(body, Body::Alarm { .. } | Body::Auth(_)) {
+    if matches!(body, Body::Alarm { .. } | Body::Auth(_) | Body::Member(_) | Body::Check) {
         return Ok(());
     }
     let alarms = view.alarms()?;
-    if alarms.iter().any(|alarm| alarm.kind == AlarmKind::Corrupt) {
+    if corrupt_stops_all(view, &alarms)? {
         return Err(Refusal::Corrupt.into());
     }
-    if !alarms.is_empty() && takes_space(body) {
+    if alarms.iter().any(|alarm| alarm.kind == AlarmKind::NoSpace) && takes_space(body) {
         return Err(Refusal::NoSpace.into());
     }
     Ok(())
@@ -76,8 +81,28 @@ pub fn takes_space(body: &Body) -> bool {
         | Body::LeaseCheckpoint { .. }
         | Body::Alarm { .. }
         | Body::Auth(_)
+        | Body::Member(_)
+        | Body::Check
         | Body::Request { .. } => false,
     }
+}
+
+/// Whether nobody may change keys and leases: somebody is corrupt who is no member, and so nobody knows
+/// who is, or as many voters are corrupt as are not.
+fn corrupt_stops_all(view: &ReadView, alarms: &[Alarm]) -> Result<bool, StoreError> {
+    let corrupt = alarms.iter().filter(|alarm| alarm.kind == AlarmKind::Corrupt);
+    let corrupt: BTreeSet<u64> = corrupt.map(|alarm| alarm.member).collect();
+    if corrupt.is_empty() {
+        return Ok(false);
+    }
+    let members = view.members()?;
+    if corrupt.iter().any(|id| members.iter().all(|member| member.id != *id)) {
+        return Ok(true);
+    }
+    let votes = |member: &&Member| member.joined && member.role == MemberRole::Voter;
+    let (bad, good): (Vec<&Member>, Vec<&Member>) =
+        members.iter().filter(votes).partition(|member| corrupt.contains(&member.id));
+    Ok(!bad.is_empty() && bad.len() >= good.len())
 }
 
 /// What the operations of a transaction do, in either branch and at any depth.
@@ -137,5 +162,13 @@ impl ReadView {
             alarms.push(decode_alarm(row.key(), row.value()).map_err(|e| self.row(&e))?);
         }
         Ok(alarms)
+    }
+
+    /// Whether CORRUPT keeps every member from changing keys and leases, not only those it is raised for.
+    ///
+    /// # Errors
+    /// A closed store.
+    pub fn corrupt_stops_all(&self) -> Result<bool, StoreError> {
+        corrupt_stops_all(self, &self.alarms()?)
     }
 }

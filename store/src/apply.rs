@@ -11,6 +11,7 @@ use crate::auth::{self, Auth, AuthRefusal};
 use crate::command::{Body, Command, Done, Outcome, Refusal};
 use crate::error::StoreError;
 use crate::lease;
+use crate::member;
 use crate::moved::Moved;
 use crate::names::{NewRow, name_rows};
 use crate::schema::{
@@ -57,8 +58,8 @@ impl Application {
                 let mut changes = Changes::new(view, time);
                 changes.run(txn).map(|answer| (Done::Txn(answer), changes))
             }
-            Body::Compact { revision } => check_compact(view, *revision).map(|()| {
-                compacted = Some(*revision);
+            Body::Compact { revision } => check_compact(view, *revision).map(|revision| {
+                compacted = Some(revision);
                 (Done::Compacted, Changes::new(view, time))
             }),
             Body::Auth(change) => {
@@ -66,6 +67,11 @@ impl Application {
                 let auth_revision = changed_auth.as_ref().unwrap_or(view.auth()).revision();
                 Ok((Done::AuthSet { auth_revision }, Changes::new(view, time)))
             }
+            Body::Member(change) => {
+                let done = member::run(view, change, &mut rows);
+                done.map(|done| (done, Changes::new(view, time)))
+            }
+            Body::Check => Ok((Done::Checked, Changes::new(view, time))),
             Body::Request { .. } => unreachable!("a request holds no request"),
             Body::Alarm { alarm, is_raised } => {
                 let done = alarm::set(view, *alarm, *is_raised, &mut rows);
@@ -145,21 +151,23 @@ impl Drop for Entry<'_> {
     }
 }
 
+/// The revision to compact at: one that a restore left out shows what is before it.
 /// Before the first compaction even revision 0 may be compacted, once, as etcd does.
-fn check_compact(view: &ReadView, requested: Revision) -> Result<(), Stop> {
+fn check_compact(view: &ReadView, requested: Revision) -> Result<Revision, Stop> {
+    let revision = view.made_at_or_before(requested);
     if let Some(compacted) = view.compacted_or_none()
-        && requested <= compacted
+        && revision <= compacted
     {
         return Err(Refusal::Compacted { requested, compacted }.into());
     }
     if requested > view.current() {
         return Err(Refusal::Future { requested, current: view.current() }.into());
     }
-    Ok(())
+    Ok(revision)
 }
 
 /// The rows of a revision in every tree.
-fn change_rows(
+pub(crate) fn change_rows(
     view: &ReadView,
     main: Revision,
     time: Time,

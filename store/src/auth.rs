@@ -43,6 +43,12 @@ pub const RECORD_PREFIX: &[u8] = b"\0revfs/a";
 /// whoever may write anything may write it.
 pub const RESERVATION_PREFIX: &[u8] = b"\0revfs/r";
 
+/// Below this lie the locks that mounts hold of files; each needs the permission of its file's key.
+pub(crate) const LOCK_PREFIX: &[u8] = b"\0revfs/l";
+
+/// Beside each key may lie keys with these prefixes, for which the permission of that key counts.
+const COVERED_PREFIXES: [&[u8]; 3] = [RECORD_PREFIX, LOCK_PREFIX, RESERVATION_PREFIX];
+
 /// What a permission allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Access {

@@ -10,6 +10,7 @@
 //! (`backup/trailer.rs`) says where the copy stands in the log, as read from the copy itself, and has
 //! the checksums of everything before it: one of each MiB, to name the place of damage, and a SHA-256.
 
+mod adopt;
 mod restore;
 mod trailer;
 
@@ -29,7 +30,8 @@ use crate::schema::FORMAT_VERSION;
 use crate::store::{Position, Store};
 use crate::types::{Revision, Time};
 
-pub use restore::{RestoreError, restore_backup};
+pub use adopt::adopt_backup;
+pub use restore::{Bump, RestoreError, restore_backup};
 pub use trailer::BACKUP_VERSION;
 use trailer::CHUNK_BYTES;
 pub(crate) use trailer::Trailer;
@@ -71,6 +73,8 @@ pub struct BackupSummary {
     pub compacted: Option<Revision>,
     /// Commit time of `revision`.
     pub time: Time,
+    /// Of the LMDB file at the beginning.
+    pub content_bytes: u64,
     /// Of the whole file.
     pub file_bytes: u64,
     pub sha256: [u8; 32],
@@ -139,7 +143,7 @@ impl Store {
             progress,
         };
         copy.file.rewind().and_then(|()| copy.file.set_len(0)).map_err(BackupError::Write)?;
-        copy.run(self.environment())?;
+        copy.run(&self.shared().environment())?;
         copy.finish()
     }
 

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use crate::alarm::Alarm;
 use crate::auth::{AuthChange, AuthRefusal};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
+use crate::member::{MemberChange, MemberRefusal};
 use crate::types::{Author, KeyRange, LeaseId, Op, Revision, TXN_DEPTH_MAX, Time, Txn, TxnAnswer};
 
 mod auth;
 mod body;
 mod compare;
+mod member;
 mod range;
 mod tag;
 mod upload;
@@ -79,6 +81,9 @@ pub enum Body {
     },
     UploadCommit(UploadCommit),
     Auth(AuthChange),
+    Member(MemberChange),
+    /// Changes nothing: the place in the log at which members compare what they hold.
+    Check,
     /// What a client asks for. It is refused if `user` may not have it, or if users and roles changed
     /// since it was found out, at `auth_revision`, that it is this user who asks. A body that is not
     /// wrapped is the node's own, and not asked by anybody. Requests do not nest.
@@ -134,6 +139,10 @@ pub enum Done {
     AuthSet {
         auth_revision: u64,
     },
+    MemberSet {
+        changed: bool,
+    },
+    Checked,
 }
 
 /// Why a command changed nothing.
@@ -195,6 +204,8 @@ pub enum Refusal {
     UploadsTooLarge { max: u64 },
     #[error(transparent)]
     Auth(#[from] AuthRefusal),
+    #[error(transparent)]
+    Member(#[from] MemberRefusal),
 }
 
 /// A command that cannot be encoded; refused before it is proposed.

@@ -15,23 +15,27 @@ use std::thread::JoinHandle;
 use heed::{MdbError, RwTxn};
 use parking_lot::MutexGuard;
 
+use crate::barrier::{self, Passage};
 use crate::compaction::{self, Progress};
-use crate::env::txn_id;
+use crate::env::{Environment, txn_id};
 use crate::fault::StopPoint;
 use crate::overlay::Layer;
-use crate::schema::{CompactionPass, ROW_STATE, StateRow, Tree, encode_state};
+use crate::schema::{ROW_STATE, StateRow, Tree, encode_state};
 use crate::store::{Position, Shared, State};
 use crate::types::Revision;
 
 /// One transaction's work.
 pub(crate) struct Batch {
+    pub(crate) environment: Arc<Environment>,
     pub(crate) layer: Arc<Layer>,
-    position: Option<Position>,
+    pub(crate) position: Option<Position>,
     state: StateRow,
     /// The compacted revision that LMDB holds already: a pass may go so far.
     pub(crate) durable_compacted: Revision,
     /// No step of a pass rides in this transaction.
     holds_pass: bool,
+    /// Where in `state.pass.next` a step begins.
+    sub: u32,
 }
 
 /// Tells whoever waits that the thread is gone, even if it panicked.
@@ -55,29 +59,35 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
 
 fn run(shared: &Shared) {
     let ending = Ending(shared);
-    // What this thread knows of LMDB needs no lock: nobody else writes there.
-    let mut durable_compacted = shared.state.lock().compacted.unwrap_or_default();
-    let mut sub = 0;
-    while let Some(batch) = next_batch(shared, durable_compacted) {
-        match write(shared, &batch, sub) {
-            Ok(Some(progress)) => {
-                durable_compacted = batch.state.compacted.unwrap_or_default();
-                sub = progress.sub;
-                succeeded(shared, &batch, progress.pass);
+    while let Some(batch) = next_batch(shared) {
+        match barrier::wait(shared, &batch) {
+            Passage::Open => {}
+            Passage::Later => {
+                shared.state.lock().is_writing = false;
+                shared.progress.notify_all();
+                continue;
             }
+            Passage::Closed => break,
+        }
+        match shared.options.commits.time(|| write(shared, &batch)) {
+            Ok(Some(progress)) => succeeded(shared, &batch, progress),
             Ok(None) => break,
-            Err(failure) => failed(shared, &failure),
+            Err(failure) => failed(shared, &batch.environment, &failure),
         }
     }
     drop(ending);
 }
 
 /// Waits for something to write; `None` ends the thread.
-fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
+fn next_batch(shared: &Shared) -> Option<Batch> {
     let mut state = shared.state.lock();
     loop {
         if shared.fault.check().is_err() || (state.closing && state.abandon) {
             return None;
+        }
+        if state.is_paused {
+            shared.work.wait(&mut state);
+            continue;
         }
         if state.layers.committing.is_some() {
             // The last commit failed. When closing, one more attempt was made: what is left is in
@@ -85,11 +95,16 @@ fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
             if state.closing {
                 return None;
             }
-            let interval = shared.options.retry_interval;
-            shared.work.wait_while_for(&mut state, |state| !state.closing, interval);
-            return batch(state, durable_compacted);
+            if state.no_space.is_some() {
+                let interval = shared.options.retry_interval;
+                shared.work.wait_while_for(&mut state, |state| !state.closing, interval);
+            }
+            if state.is_paused || state.layers.committing.is_none() {
+                continue;
+            }
+            return batch(state);
         }
-        let has_pass = has_compaction(&state, durable_compacted);
+        let has_pass = has_compaction(&state);
         if state.dirty || (has_pass && !state.closing) {
             let options = &shared.options;
             // Under load a pass rides in the commits that there are: more of them would take the disk
@@ -106,10 +121,13 @@ fn next_batch(shared: &Shared, durable_compacted: Revision) -> Option<Batch> {
             if state.abandon {
                 return None;
             }
+            if state.is_paused {
+                continue;
+            }
             if state.layers.committing.is_none() {
                 rotate(&mut state);
             }
-            return batch(state, durable_compacted);
+            return batch(state);
         }
         if state.closing {
             return None;
@@ -126,8 +144,8 @@ fn is_due(shared: &Shared, state: &State) -> bool {
         || active.bytes() >= shared.options.commit_bytes
 }
 
-fn has_compaction(state: &State, durable_compacted: Revision) -> bool {
-    let has_pass = state.pass.target != Revision::NONE || state.pass.done < durable_compacted;
+fn has_compaction(state: &State) -> bool {
+    let has_pass = state.pass.target != Revision::NONE || state.pass.done < state.durable_compacted;
     has_pass && state.holds == 0
 }
 
@@ -151,33 +169,43 @@ fn rotate(state: &mut State) {
         time: state.time,
         applied: state.applied.as_ref().map(|p| (p.index, p.term, p.raft.clone())),
         pass: state.pass,
+        skips: state.environment.skips().to_vec(),
     });
 }
 
-fn batch(state: MutexGuard<'_, State>, durable_compacted: Revision) -> Option<Batch> {
+fn batch(mut state: MutexGuard<'_, State>) -> Option<Batch> {
     let layer = Arc::clone(state.layers.committing.as_ref()?);
     let row = state.rotated.clone()?;
     let holds_pass = state.holds > 0;
     let position = row.applied.clone().map(|(index, term, raft)| Position { index, term, raft });
-    Some(Batch { layer, position, state: row, durable_compacted, holds_pass })
+    state.is_writing = true;
+    Some(Batch {
+        environment: Arc::clone(&state.environment),
+        layer,
+        position,
+        state: row,
+        durable_compacted: state.durable_compacted,
+        holds_pass,
+        sub: state.pass_sub,
+    })
 }
 
-/// Writes a batch and makes it durable; returns how far the compaction came from the change `sub`, or
-/// `None` where a test stops the store.
-fn write(shared: &Shared, batch: &Batch, sub: u32) -> Result<Option<Progress>, heed::Error> {
+/// Writes a batch and makes it durable; returns how far the compaction came, or `None` where a test stops
+/// the store.
+fn write(shared: &Shared, batch: &Batch) -> Result<Option<Progress>, heed::Error> {
     let stops_at = |point| shared.fault.stops_at(point);
     if stops_at(StopPoint::BeforeCommit) {
         return Ok(None);
     }
-    let environment = &shared.environment;
+    let environment = &batch.environment;
     let mut wtxn = environment.write_txn()?;
     for tree in Tree::ALL {
-        write_tree(shared, &mut wtxn, tree, &batch.layer)?;
+        write_tree(environment, &mut wtxn, tree, &batch.layer)?;
         if tree == Tree::Revisions && stops_at(StopPoint::MiddleOfCommit) {
             return Ok(None);
         }
     }
-    let before = Progress { pass: batch.state.pass, sub };
+    let before = Progress { pass: batch.state.pass, sub: batch.sub };
     let mut progress = before;
     if !batch.holds_pass {
         progress = compaction::step(shared, &mut wtxn, before, batch)?;
@@ -192,12 +220,12 @@ fn write(shared: &Shared, batch: &Batch, sub: u32) -> Result<Option<Progress>, h
 }
 
 fn write_tree(
-    shared: &Shared,
+    environment: &Environment,
     wtxn: &mut RwTxn<'_>,
     tree: Tree,
     layer: &Layer,
 ) -> Result<(), heed::Error> {
-    let rows = shared.environment.rows(tree);
+    let rows = environment.rows(tree);
     for entry in layer.tree(tree) {
         match entry.value().get() {
             Some(value) => rows.put(wtxn, entry.key(), &value)?,
@@ -210,7 +238,7 @@ fn write_tree(
     Ok(())
 }
 
-fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
+fn succeeded(shared: &Shared, batch: &Batch, progress: Progress) {
     let mut state = shared.state.lock();
     state.committed = batch.position.clone();
     let layer = state.layers.committing.take();
@@ -218,7 +246,11 @@ fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
     // Older than the commit: a view that took one would miss the rows of the layer.
     let snapshots = std::mem::take(&mut state.snapshots);
     state.rotated = None;
-    state.pass = pass;
+    state.pass = progress.pass;
+    state.pass_sub = progress.sub;
+    state.durable_compacted = batch.state.compacted.unwrap_or_default();
+    state.is_writing = false;
+    state.log_lag = None;
     state.attempts += 1;
     if state.no_space.take().is_some() {
         tracing::info!("the commit found space again");
@@ -228,10 +260,11 @@ fn succeeded(shared: &Shared, batch: &Batch, pass: CompactionPass) {
     shared.progress.notify_all();
 }
 
-fn failed(shared: &Shared, failure: &heed::Error) {
-    let reason = format!("commit of {}: {failure}", shared.environment.path().display());
-    if is_no_space(shared, failure) {
+fn failed(shared: &Shared, environment: &Environment, failure: &heed::Error) {
+    let reason = format!("commit of {}: {failure}", environment.path().display());
+    if is_no_space(environment, failure) {
         let mut state = shared.state.lock();
+        state.is_writing = false;
         if state.no_space.is_none() {
             tracing::warn!(reason, "no space for the commit: it is retried");
         }
@@ -248,11 +281,13 @@ fn failed(shared: &Shared, failure: &heed::Error) {
 /// LMDB reports a short write, which is how a disk fills up, as EIO: whether that was a full disk is
 /// asked of the disk itself. A retry is sound then: the transaction was aborted, its pages belong to
 /// nobody, and the next attempt writes every one of them again.
-fn is_no_space(shared: &Shared, failure: &heed::Error) -> bool {
+fn is_no_space(environment: &Environment, failure: &heed::Error) -> bool {
     match failure {
         heed::Error::Mdb(MdbError::MapFull) => true,
         heed::Error::Io(error) if is_space_error(error) => true,
-        heed::Error::Io(error) => is_eio(error) && probe(shared).is_err_and(|e| is_space_error(&e)),
+        heed::Error::Io(error) => {
+            is_eio(error) && probe(environment).is_err_and(|e| is_space_error(&e))
+        }
         _ => false,
     }
 }
@@ -273,10 +308,10 @@ fn is_eio(error: &io::Error) -> bool {
 const PROBE_BYTES: usize = 1 << 20;
 
 /// Writes beside the data file, as far beyond its end as the commit might have gone.
-fn probe(shared: &Shared) -> io::Result<()> {
+fn probe(environment: &Environment) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let path = shared.environment.path().with_file_name("probe.tmp");
-    let length = std::fs::metadata(shared.environment.path())?.len();
+    let path = environment.path().with_file_name("probe.tmp");
+    let length = std::fs::metadata(environment.path())?.len();
     let file = std::fs::File::create(&path)?;
     let written = file
         .write_all_at(&[0; 1], length)

@@ -20,6 +20,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use crate::committer::Batch;
+use crate::env::Environment;
 use crate::error::StoreError;
 use crate::names::{split_directory, split_name};
 use crate::overlay::Layer;
@@ -101,8 +102,8 @@ pub(crate) fn step(
         from.sub = 0;
     }
     let target = pass.target;
-    let mut step =
-        Step { shared, wtxn, target, left: batch_size(shared, &batch.layer), start: now() };
+    let (environment, left) = (&*batch.environment, batch_size(shared, &batch.layer));
+    let mut step = Step { shared, environment, wtxn, target, left, start: now() };
     while step.goes_on() {
         if !step.advance(&mut from)? {
             let pass =
@@ -146,6 +147,7 @@ struct Visited {
 
 struct Step<'s, 'w, 'e> {
     shared: &'s Shared,
+    environment: &'s Environment,
     wtxn: &'w mut RwTxn<'e>,
     target: Revision,
     /// What this step may still cost.
@@ -182,7 +184,7 @@ impl Step<'_, '_, '_> {
 
     /// The first changes at or above a place in *revisions* and not above the target.
     fn changes_from(&mut self, main: Revision, sub: u32) -> Result<Vec<Visited>, heed::Error> {
-        let rows = self.shared.environment.rows(Tree::Revisions);
+        let rows = self.environment.rows(Tree::Revisions);
         let (from, end) = (revision_row(main, sub), revision_row(self.target.next(), 0));
         let bounds = (Bound::Included(&from[..]), Bound::Excluded(&end[..]));
         let mut changes = Vec::with_capacity(CHANGES_AT_ONCE);
@@ -213,7 +215,7 @@ impl Step<'_, '_, '_> {
         main: Revision,
         itself: bool,
     ) -> Result<usize, heed::Error> {
-        let rows = self.shared.environment.rows(Tree::Keys);
+        let rows = self.environment.rows(Tree::Keys);
         let prefix = key_prefix(key);
         let (own, newest) = (at(&prefix, main), at(&prefix, self.target));
         // Each is superseded by the one that is found after it.
@@ -252,11 +254,11 @@ impl Step<'_, '_, '_> {
         let end =
             if is_whole { Bound::Excluded(&bounds.1[..]) } else { Bound::Included(&bounds.1[..]) };
         let bounds = (Bound::Included(&bounds.0[..]), end);
-        self.shared.environment.rows(Tree::Revisions).delete_range(self.wtxn, &bounds)?;
+        self.environment.rows(Tree::Revisions).delete_range(self.wtxn, &bounds)?;
         let (first, last) = (first.0.0.to_be_bytes(), last.0.0.to_be_bytes());
         let end = if is_whole { Bound::Excluded(&last[..]) } else { Bound::Included(&last[..]) };
         let bounds = (Bound::Included(&first[..]), end);
-        self.shared.environment.rows(Tree::Times).delete_range(self.wtxn, &bounds)?;
+        self.environment.rows(Tree::Times).delete_range(self.wtxn, &bounds)?;
         Ok(())
     }
 
@@ -289,7 +291,7 @@ impl Step<'_, '_, '_> {
     /// Whether the version that `main` made of `key` came from elsewhere.
     fn is_carried(&self, main: Revision, key: &[u8]) -> Result<bool, heed::Error> {
         let row = at(&key_prefix(key), main);
-        let found = self.shared.environment.rows(Tree::Keys).get(self.wtxn, &row)?;
+        let found = self.environment.rows(Tree::Keys).get(self.wtxn, &row)?;
         found.map_or(Ok(false), |value| self.is_carried_row(&row, value))
     }
 
@@ -307,7 +309,7 @@ impl Step<'_, '_, '_> {
         main: Revision,
     ) -> Result<Option<OwnedRow>, heed::Error> {
         let row = at(prefix, main);
-        let found = self.shared.environment.rows(tree).get(self.wtxn, &row)?;
+        let found = self.environment.rows(tree).get(self.wtxn, &row)?;
         Ok(found.map(|value| (row, value.to_vec())))
     }
 
@@ -321,14 +323,14 @@ impl Step<'_, '_, '_> {
     ) -> Result<(), heed::Error> {
         let (own, end) = (at(prefix, main), after_prefix(prefix));
         let start = if itself { Bound::Included(&own[..]) } else { Bound::Excluded(&own[..]) };
-        let rows = self.shared.environment.rows(tree);
+        let rows = self.environment.rows(tree);
         rows.delete_range(self.wtxn, &(start, Bound::Excluded(&end[..])))?;
         Ok(())
     }
 
     /// Closes the store; the error ends the commit, whose own report comes second and is dropped.
     fn corrupt(&self, error: &crate::schema::RowError) -> heed::Error {
-        drop(self.shared.fault.row(self.shared.environment.path(), error));
+        drop(self.shared.fault.row(self.environment.path(), error));
         heed::Error::Mdb(heed::MdbError::Corrupted)
     }
 }

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use heed::types::Bytes as Raw;
 use heed::{
@@ -20,10 +21,11 @@ use crate::check::check_file;
 use crate::error::OpenError;
 use crate::options::StoreOptions;
 use crate::schema::{
-    FORMAT_VERSION, PAGE_BYTES, ROW_FORMAT, ROW_STATE, StateRow, Tree, decode_format, decode_state,
-    encode_format, encode_state,
+    FORMAT_VERSION, PAGE_BYTES, ROW_FORMAT, ROW_STATE, Skip, StateRow, Tree, decode_format,
+    decode_state, encode_format, encode_stamp, encode_state,
 };
 use crate::store::Size;
+use crate::types::{Author, Revision, Stamp};
 
 /// LMDB's name for the data file in a store's directory.
 pub(crate) const DATA_FILE: &str = "data.mdb";
@@ -39,6 +41,10 @@ pub(crate) struct Environment {
     env: Env<WithoutTls>,
     trees: [Rows; Tree::ALL.len()],
     path: PathBuf,
+    /// They change with a restore only, before anybody reads.
+    skips: Vec<Skip>,
+    /// Another one has taken its place: its directory goes with it.
+    is_retired: AtomicBool,
 }
 
 impl Environment {
@@ -76,7 +82,8 @@ impl Environment {
         for folder in [Some(dir), dir.parent()].into_iter().flatten() {
             sync_folder(folder)?;
         }
-        Ok(Self { env, trees, path })
+        let skips = state.skips.clone();
+        Ok(Self { env, trees, path, skips, is_retired: AtomicBool::new(false) })
     }
 
     /// Opens a store and returns where it stands.
@@ -125,8 +132,10 @@ impl Environment {
                 return Err(OpenError::Foreign { path, reason });
             }
         };
-        let environment = Self { env, trees, path };
+        let is_retired = AtomicBool::new(false);
+        let mut environment = Self { env, trees, path, skips: Vec::new(), is_retired };
         let state = environment.read_state()?;
+        environment.skips.clone_from(&state.skips);
         Ok((environment, state))
     }
 
@@ -163,6 +172,24 @@ impl Environment {
         Ok(state)
     }
 
+    /// From now on nothing is written here, and the directory is removed when this is dropped.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_retired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn skips(&self) -> &[Skip] {
+        &self.skips
+    }
+
+    /// The skip that holds `revision`.
+    pub(crate) fn skip_of(&self, revision: Revision) -> Option<Skip> {
+        self.skips.iter().copied().find(|skip| skip.holds(revision))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -185,12 +212,22 @@ impl Environment {
         self.env.copy_to_file(&mut to, CompactionOption::Enabled)
     }
 
-    /// Gives a restored copy its own state; the alarms were those of other members' machines.
+    /// Gives a restored copy its own state; members and alarms were those of another cluster.
     pub(crate) fn write_restored(&self, state: &StateRow) -> Result<(), OpenError> {
         let error = |error: heed::Error| lmdb_error(&self.path, &error);
         let mut wtxn = self.env.write_txn().map_err(error)?;
         let state = StateRow { txn: txn_id(&wtxn), ..state.clone() };
-        self.rows(Tree::Alarms).clear(&mut wtxn).map_err(error)?;
+        for tree in [Tree::Alarms, Tree::Members] {
+            self.rows(tree).clear(&mut wtxn).map_err(error)?;
+        }
+        if let Some(skip) = state.skips.last().filter(|skip| skip.until == state.current) {
+            // Nobody made it, but it has a time, as every current revision.
+            let row = skip.until.0.to_be_bytes();
+            let (author, note) = (Author::default(), bytes::Bytes::new());
+            let stamp = Stamp { revision: skip.until, time: state.time, author, note };
+            let value = encode_stamp(&row, &stamp);
+            self.rows(Tree::Times).put(&mut wtxn, &row, &value).map_err(error)?;
+        }
         self.rows(Tree::Meta).put(&mut wtxn, ROW_STATE, &encode_state(&state)).map_err(error)?;
         wtxn.commit().map_err(error)
     }
@@ -210,6 +247,26 @@ impl Environment {
         }
         let pages = u64::try_from(pages).unwrap_or(u64::MAX);
         Ok(Size { file_bytes, in_use_bytes: pages.saturating_mul(page_bytes).min(file_bytes) })
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        if !*self.is_retired.get_mut() {
+            return;
+        }
+        let Some(dir) = self.path.parent().map(Path::to_path_buf) else { return };
+        // Whoever dropped the last view should not wait for the disk. LMDB has the file open: it ends
+        // when that does. What a crash leaves is removed by the next start.
+        let remove = move || {
+            if let Err(error) = std::fs::remove_dir_all(&dir) {
+                tracing::warn!(%error, dir = %dir.display(), "a replaced store was not removed");
+            }
+        };
+        let thread = std::thread::Builder::new().name("store-remove".to_owned());
+        if let Err(error) = thread.spawn(remove) {
+            tracing::warn!(%error, "a replaced store is left to the next start");
+        }
     }
 }
 

@@ -50,6 +50,9 @@ pub enum StoreError {
     /// The commit did not reach the disk; the changes are kept and the commit is retried.
     #[error("no space for the commit: {reason}; free space on the disk of the data directory")]
     NoSpace { reason: Arc<str> },
+    /// The commit waits for the log; the changes are kept.
+    #[error("the commit waits for the log: {reason}; is the disk of the log full or slow?")]
+    LogLate { reason: Arc<str> },
     #[error("log entry {found} applied out of order: the next one is {expected}")]
     OutOfOrder { expected: u64, found: u64 },
     #[error("reader slots are used up: {reason}; end long reads first")]

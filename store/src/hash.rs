@@ -11,7 +11,9 @@
 //! at the start; the view is renewed all the time, and no physical compaction goes on meanwhile: what
 //! was superseded after C is still there.
 //!
-//! [`Store::own_hash`] covers what etcd does not know.
+//! [`Store::own_hash`] covers what etcd does not know. [`Frozen`] keeps a state for both.
+
+mod frozen;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,15 +21,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{ReadError, StoreError};
-use crate::schema::{
-    KeyRow, ROW_STATE, Tree, Want, decode_change, decode_revision_row, decode_state, revision_row,
-};
+use crate::schema::{KeyRow, Tree, Want, decode_change, decode_revision_row, revision_row};
 use crate::store::{Position, Shared, Store};
 use crate::types::{KeyRange, KeyValue, Revision};
 use crate::view::ReadView;
 
+pub use frozen::{Frozen, PointHash};
+
 /// The view is renewed after so many rows.
 const ROWS_PER_VIEW: usize = 4_096;
+
+/// So many bytes of a value count as one row.
+const VALUE_BYTES_PER_ROW: usize = 1_024;
 
 /// Memory for the versions at or below the compacted revision that one round sorts.
 const ROUND_BYTES_MAX: usize = 64 << 20;
@@ -84,51 +89,22 @@ impl Store {
         let (current, compacted) = (view.current(), view.compacted_or_none());
         let revision = view.resolve(at)?;
         let base = compacted.unwrap_or_default();
-        let mut hashing = Hashing { view, rows: 0, revision, base, hash: crc32c::crc32c(BUCKET) };
-        if !base.is_none() {
-            hashing.old_part(ROUND_BYTES_MAX)?;
-        }
-        hashing.new_part()?;
+        let mut go_on = || true;
+        let mut hashing = Hashing::new(view, revision, base, &mut go_on);
+        hashing.history()?;
         drop(hold);
         Ok(KvHash { hash: hashing.hash, revision, compacted, current })
     }
 
-    /// Hashes leases, attachments, users, roles, alarms, members, counters, uploads, and the time, author and
-    /// note of each revision from the compacted one on. Commits first.
+    /// Hashes leases, attachments, users, roles, alarms, members, counters and uploads as they are now;
+    /// time, author and note of each revision from the compacted one on; the directories; and what a
+    /// version carries that etcd's do not.
     ///
     /// # Errors
-    /// A closed store, or no space for the commit.
+    /// A closed store.
     pub fn own_hash(&self) -> Result<OwnHash, StoreError> {
-        self.commit()?;
-        let shared = self.shared();
-        // Rows without a revision change under a view; a snapshot of LMDB alone is of one moment.
-        let environment = &shared.environment;
-        let lmdb = |error: heed::Error| shared.fault.lmdb(&error);
-        let snapshot = environment.snapshot().map_err(lmdb)?;
-        let state = environment.rows(Tree::Meta).get(&snapshot, ROW_STATE).map_err(lmdb)?;
-        let state = decode_state(state.unwrap_or_default())
-            .map_err(|error| shared.fault.row(environment.path(), &error))?;
-        let base = state.compacted.unwrap_or_default().0.to_be_bytes();
-        let mut hash = 0;
-        for tree in Tree::ALL.into_iter().filter(|&tree| is_own(tree)) {
-            hash = crc32c::crc32c_append(hash, tree.name().as_bytes());
-            for row in environment.rows(tree).iter(&snapshot).map_err(lmdb)? {
-                let (row, value) = row.map_err(lmdb)?;
-                if tree != Tree::Times || row >= &base[..] {
-                    hash = crc32c::crc32c_append(crc32c::crc32c_append(hash, row), value);
-                }
-            }
-        }
-        let position = state.applied.map(|(index, term, raft)| Position { index, term, raft });
-        Ok(OwnHash { hash, position: position.unwrap_or_default() })
-    }
-}
-
-fn is_own(tree: Tree) -> bool {
-    match tree {
-        // How a store came to its state, what HashKV covers, and what follows from that.
-        Tree::Meta | Tree::Keys | Tree::Revisions | Tree::Names | Tree::Directories => false,
-        _ => true,
+        let hash = self.freeze()?.hash(|| true)?;
+        Ok(OwnHash { hash: hash.own, position: hash.position })
     }
 }
 
@@ -146,24 +122,55 @@ impl Old {
     }
 }
 
-struct Hashing {
+struct Hashing<'h> {
     view: ReadView,
     /// Rows read since the view was renewed.
     rows: usize,
     revision: Revision,
     /// The compacted revision.
     base: Revision,
+    /// As etcd computes it.
     hash: u32,
+    /// What etcd does not know.
+    own: u32,
+    /// Asked where a view is renewed: it may wait, and says whether the hash is still wanted.
+    go_on: &'h mut dyn FnMut() -> bool,
 }
 
-impl Hashing {
-    fn renew_when_due(&mut self) -> Result<(), StoreError> {
-        self.rows += 1;
+impl<'h> Hashing<'h> {
+    fn new(
+        view: ReadView,
+        revision: Revision,
+        base: Revision,
+        go_on: &'h mut dyn FnMut() -> bool,
+    ) -> Self {
+        Self { view, rows: 0, revision, base, hash: crc32c::crc32c(BUCKET), own: 0, go_on }
+    }
+
+    /// All versions that etcd hashes, in its order.
+    fn history(&mut self) -> Result<(), StoreError> {
+        if !self.base.is_none() {
+            self.old_part(ROUND_BYTES_MAX)?;
+        }
+        self.new_part()
+    }
+
+    fn renew_when_due(&mut self, version: &KeyRow) -> Result<(), StoreError> {
+        self.rows += 1 + version.kv.value.len() / VALUE_BYTES_PER_ROW;
         if self.rows >= ROWS_PER_VIEW {
             self.rows = 0;
-            self.view.renew()?;
+            self.renew()?;
         }
         Ok(())
+    }
+
+    fn renew(&mut self) -> Result<(), StoreError> {
+        if !(self.go_on)() {
+            return Err(StoreError::Closed {
+                reason: Arc::from("the hash is not wanted any more"),
+            });
+        }
+        self.view.renew()
     }
 
     /// Versions at or below the compacted revision.
@@ -174,8 +181,9 @@ impl Hashing {
             let (round, is_last) = self.round(at, after, bytes_max)?;
             for old in &round {
                 let version = self.view.version_at(&old.key, old.main, Want::Value)?;
-                self.add(old.main, old.sub, &version.ok_or_else(|| self.missing(&old.key))?);
-                self.renew_when_due()?;
+                let version = version.ok_or_else(|| self.missing(&old.key))?;
+                self.add(old.main, old.sub, &version);
+                self.renew_when_due(&version)?;
             }
             after = round.last().map(|old| (old.main, old.sub));
             if is_last {
@@ -224,7 +232,7 @@ impl Hashing {
                 is_last &= !keep_first(&mut round, &mut bytes, bytes_max);
             }
             if from.is_some() {
-                self.view.renew()?;
+                self.renew()?;
             }
         }
         is_last &= !keep_first(&mut round, &mut bytes, bytes_max);
@@ -257,7 +265,7 @@ impl Hashing {
                     version.ok_or_else(|| self.missing(&key))?
                 };
                 self.add(main, sub, &version);
-                self.renew_when_due()?;
+                self.renew_when_due(&version)?;
             }
         }
     }
@@ -272,6 +280,23 @@ impl Hashing {
         }
         etcd_value(version, &mut row);
         self.hash = crc32c::crc32c_append(self.hash, &row);
+        if !version.tombstone {
+            let kv = &version.kv;
+            self.own_number(main.0);
+            self.own_number(u64::from(sub));
+            self.own_number(kv.time.0.cast_unsigned());
+            self.own_number(kv.content_revision.0);
+            self.own_number(kv.content_time.0.cast_unsigned());
+            self.own_number(kv.birth_revision.0);
+        }
+    }
+
+    fn own_number(&mut self, number: u64) {
+        self.own_bytes(&number.to_be_bytes());
+    }
+
+    fn own_bytes(&mut self, bytes: &[u8]) {
+        self.own = crc32c::crc32c_append(self.own, bytes);
     }
 
     fn missing(&self, key: &[u8]) -> StoreError {

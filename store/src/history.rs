@@ -105,6 +105,11 @@ impl ReadView {
             // Nobody made the empty store.
             return Ok(Stamp { revision, ..Stamp::default() });
         }
+        if let Some(skip) = self.environment().skip_of(revision) {
+            // It never was: what was before it goes on.
+            let time = self.stamp_of(skip.until)?.time;
+            return Ok(Stamp { revision, time, ..Stamp::default() });
+        }
         Err(self.fault().close(&format!("row {revision} of tree times is missing")))
     }
 
@@ -157,9 +162,9 @@ impl ReadView {
         let mut scan = Scan { view: self, query, looked_at: 0, result: &mut result };
         if query.newest_first {
             // A revision is few rows: each is looked up by its own.
-            let mut main = to;
+            let mut main = self.made_at_or_before(to);
             while main >= from && scan.visit(main)? {
-                main = Revision(main.0 - 1);
+                main = self.made_at_or_before(Revision(main.0 - 1));
             }
         } else {
             scan.ascending(from, to)?;

@@ -20,6 +20,7 @@ mod alarm;
 mod apply;
 mod auth;
 mod backup;
+mod barrier;
 mod check;
 mod codec;
 mod command;
@@ -28,15 +29,19 @@ mod compaction;
 mod compare;
 mod copies;
 mod cursor;
+mod durations;
 mod env;
 mod error;
 mod escape;
 mod fault;
 mod hash;
 mod history;
+mod import;
 mod inspect;
+mod install;
 mod interval;
 mod lease;
+mod member;
 mod moved;
 mod names;
 mod options;
@@ -63,19 +68,27 @@ pub use auth::{
     RECORD_PREFIX, RESERVATION_PREFIX, ROOT, Role, TOKEN_SECRET_BYTES, TokenSecret, User,
 };
 pub use backup::{
-    BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, OnProgress, Progress, RestoreError,
-    VerifyError, backup_summary, restore_backup, verify_backup,
+    BACKUP_VERSION, BackupError, BackupOptions, BackupSummary, Bump, OnProgress, Progress,
+    RestoreError, VerifyError, adopt_backup, backup_summary, restore_backup, verify_backup,
 };
+pub use barrier::{LogBarrier, Reached};
 pub use check::check_file;
 pub use codec::{DecodeError, Problem};
 pub use command::{
     Body, COMMAND_FORMAT, Command, Done, EncodeError, Outcome, Refusal, UploadCommit,
 };
+pub use durations::{BOUNDED_CLASSES, Durations, Measured};
 pub use error::{OpenError, ReadError, StoreError};
 pub use escape::escaped_bytes;
 pub use fault::StopPoint;
-pub use hash::{KvHash, OwnHash};
+pub use hash::{Frozen, KvHash, OwnHash, PointHash};
+pub use import::{ImportError, ImportedChange, ImportedPut, ImportedRevision};
 pub use inspect::{Facts, Inspector, PrefixFacts, TreeFacts, Violation};
+pub use install::InstallError;
+pub use member::{
+    FIRST_VERSION, MEMBER_TEXT_BYTES_MAX, MEMBER_URLS_MAX, MEMBERS_MAX, Member, MemberChange,
+    MemberRefusal, MemberRole, MemberRow,
+};
 pub use options::StoreOptions;
 pub use part::RangePart;
 pub use store::{Health, Position, Size, Store};

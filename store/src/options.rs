@@ -1,7 +1,9 @@
 //! [`StoreOptions`]: what a store may take of its machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::durations::Durations;
 use crate::schema::Tree;
 use crate::watch::WatchOptions;
 
@@ -22,6 +24,8 @@ pub struct StoreOptions {
     pub overlay_bytes_max: usize,
     /// A commit that found no space is tried again after so long.
     pub retry_interval: Duration,
+    /// Who waits for a commit is told so when the log has not reached it for so long.
+    pub log_wait_max: Duration,
     /// Keys whose old versions one batch of a physical compaction removes, when nothing else is to do.
     pub compaction_batch: usize,
     /// Pause between two batches of a physical compaction while nothing is applied.
@@ -32,6 +36,8 @@ pub struct StoreOptions {
     /// The default are the roots of all trees.
     pub check_pages_max: usize,
     pub watch: WatchOptions,
+    /// Counts how long each commit took.
+    pub commits: Arc<Durations>,
 }
 
 impl Default for StoreOptions {
@@ -44,11 +50,13 @@ impl Default for StoreOptions {
             commit_bytes: 16 << 20,
             overlay_bytes_max: 8 << 20,
             retry_interval: Duration::from_millis(500),
+            log_wait_max: Duration::from_secs(5),
             compaction_batch: 1_000,
             compaction_pause: Duration::from_millis(10),
             check_whole_pages: 1_024,
             check_pages_max: Tree::ALL.len() + 2,
             watch: WatchOptions::default(),
+            commits: Arc::default(),
         }
     }
 }

@@ -72,7 +72,7 @@ impl Layer {
 }
 
 /// The layers that a view reads, newest first.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Layers {
     pub(crate) active: Arc<Layer>,
     pub(crate) committing: Option<Arc<Layer>>,

@@ -19,6 +19,7 @@ use crate::types::{Author, DirectoryState, Revision, Stamp, Time};
 mod alarm;
 mod auth;
 mod lease;
+mod member;
 mod state;
 mod upload;
 mod version;
@@ -30,9 +31,12 @@ pub use auth::{
 pub use lease::{
     attachment_row, decode_attachment, decode_lease, encode_attachment, encode_lease, lease_row,
 };
+pub use member::{
+    VERSION_ROW, decode_member, decode_version, encode_member, encode_version, member_row,
+};
 pub use state::{
-    CompactionPass, ROW_FORMAT, ROW_STATE, StateRow, decode_format, decode_state, encode_format,
-    encode_state,
+    CompactionPass, ROW_FORMAT, ROW_STATE, Skip, StateRow, decode_format, decode_state,
+    encode_format, encode_state,
 };
 pub use upload::{
     UploadState, decode_upload, decode_upload_ops, decode_upload_part, encode_upload,
@@ -181,6 +185,14 @@ fn sealed(tree: Tree, row: &[u8], body: &[u8]) -> Vec<u8> {
     value.extend_from_slice(&checksum(tree, row, body).to_be_bytes());
     value.extend_from_slice(body);
     value
+}
+
+/// Puts the length before `body` and the checksum before both.
+fn sealed_with_length(tree: Tree, row: &[u8], body: &Writer) -> Vec<u8> {
+    let mut whole = Writer::with_capacity(4 + body.as_slice().len());
+    whole.u32(held_length(8 + body.as_slice().len()));
+    whole.raw(body.as_slice());
+    sealed(tree, row, whole.as_slice())
 }
 
 /// Compares the checksum; returns what follows it.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::auth::Auth;
-use crate::env::Snapshot;
+use crate::env::{Environment, Snapshot};
 use crate::error::StoreError;
 use crate::overlay::Layers;
 use crate::store::{Shared, State, Store};
@@ -18,6 +18,7 @@ const IDLE_SNAPSHOTS_MAX: usize = 16;
 
 /// The store as it was under one lock.
 pub(crate) struct Seen {
+    pub(crate) environment: Arc<Environment>,
     pub(crate) current: Revision,
     pub(crate) compacted: Option<Revision>,
     pub(crate) auth: Arc<Auth>,
@@ -30,6 +31,7 @@ pub(crate) struct Seen {
 impl State {
     pub(crate) fn see(&mut self) -> Seen {
         Seen {
+            environment: Arc::clone(&self.environment),
             current: self.current,
             compacted: self.compacted,
             auth: Arc::clone(&self.auth),

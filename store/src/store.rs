@@ -10,27 +10,31 @@
 //! Lock order: `writer`, then `state`. Nothing is done under `state` but reading and writing its
 //! fields; LMDB is never called under it.
 
+mod shared;
+
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::apply::{Application, Entry};
 use crate::auth::Auth;
 use crate::command::{Command, Outcome};
 use crate::committer;
-use crate::env::{Environment, Snapshot};
+use crate::env::Environment;
 use crate::error::{OpenError, StoreError};
-use crate::fault::{Fault, StopPoint};
+use crate::fault::StopPoint;
 use crate::options::StoreOptions;
-use crate::overlay::{Layer, Layers};
+use crate::overlay::Layer;
 use crate::schema::{CompactionPass, StateRow};
+use crate::touch::Warmth;
 use crate::types::{Revision, Time};
 use crate::view::ReadView;
-use crate::watch::{self, Post};
+use crate::watch;
+pub(crate) use shared::{Shared, State};
 
 /// A place in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,118 +75,7 @@ pub struct Store {
     shared: Arc<Shared>,
     /// The committer and the hub of the watches.
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// What apply, the committer and the views share; see the module.
-pub(crate) struct Shared {
-    pub(crate) environment: Environment,
-    pub(crate) options: StoreOptions,
-    is_read_only: bool,
-    pub(crate) fault: Fault,
-    /// Held by apply from its first read until the watches know of it.
-    writer: Mutex<()>,
-    pub(crate) state: Mutex<State>,
-    /// Wakes the committer.
-    pub(crate) work: Condvar,
-    /// Wakes whoever waits for the committer, or for apply to finish an entry.
-    pub(crate) progress: Condvar,
-    pub(crate) post: Arc<Post>,
-}
-
-/// The fields under the `state` lock.
-pub(crate) struct State {
-    pub(crate) current: Revision,
-    pub(crate) compacted: Option<Revision>,
-    /// Time of `current`.
-    pub(crate) time: Time,
-    pub(crate) auth: Arc<Auth>,
-    pub(crate) layers: Layers,
-    /// Commits that succeeded since the start.
-    pub(crate) generation: u64,
-    /// LMDB read transactions that no view uses, none of them older than `generation`.
-    pub(crate) snapshots: Vec<Snapshot>,
-    pub(crate) applied: Option<Position>,
-    pub(crate) committed: Option<Position>,
-    /// Physical compaction, as of the last commit.
-    pub(crate) pass: CompactionPass,
-    /// Apply is adding rows of an entry to the active layer: it must not be rotated.
-    pub(crate) applying: bool,
-    /// The committer waits for the end of an entry to rotate the layer: whoever ends one does it.
-    pub(crate) rotation_wanted: bool,
-    /// Where the store stood when the layer being committed was rotated.
-    pub(crate) rotated: Option<StateRow>,
-    /// The position or the compacted revision moved since the last rotation.
-    pub(crate) dirty: bool,
-    /// Somebody waits for a commit of everything applied so far.
-    pub(crate) commit_wanted: bool,
-    /// How often apply found the overlay full.
-    pub(crate) overlay_waits: u64,
-    /// Commits that were tried, successful or not.
-    pub(crate) attempts: u64,
-    /// Physical compaction rests while this is not 0; see `hash.rs`.
-    pub(crate) holds: usize,
-    pub(crate) no_space: Option<Arc<str>>,
-    pub(crate) closing: bool,
-    /// Drop what is not committed: a test's way to stop as a crash would.
-    pub(crate) abandon: bool,
-    /// The committer has ended.
-    pub(crate) ended: bool,
-}
-
-impl Shared {
-    fn new(
-        environment: Environment,
-        options: StoreOptions,
-        row: StateRow,
-    ) -> Result<Self, OpenError> {
-        let auth = Arc::new(Auth::load(&environment)?);
-        let applied = row.applied.map(|(index, term, raft)| Position { index, term, raft });
-        let state = State {
-            current: row.current,
-            compacted: row.compacted,
-            time: row.time,
-            auth,
-            layers: Layers { active: Arc::default(), committing: None },
-            generation: 0,
-            snapshots: Vec::new(),
-            committed: applied.clone(),
-            applied,
-            pass: row.pass,
-            applying: false,
-            rotation_wanted: false,
-            rotated: None,
-            dirty: false,
-            commit_wanted: false,
-            overlay_waits: 0,
-            attempts: 0,
-            holds: 0,
-            no_space: None,
-            closing: false,
-            abandon: false,
-            ended: false,
-        };
-        Ok(Self {
-            post: Arc::new(Post::new(options.watch.clone(), state.current)),
-            environment,
-            options,
-            is_read_only: false,
-            fault: Fault::default(),
-            writer: Mutex::default(),
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-        })
-    }
-
-    fn closed(&self) -> StoreError {
-        match self.fault.check() {
-            Err(error) => error,
-            Ok(()) if self.is_read_only => {
-                StoreError::Closed { reason: Arc::from("it is open for reading only") }
-            }
-            Ok(()) => StoreError::Closed { reason: Arc::from("close was called") },
-        }
-    }
+    pub(crate) warmth: Warmth,
 }
 
 impl Store {
@@ -198,6 +91,7 @@ impl Store {
             time: Time::default(),
             applied: None,
             pass: CompactionPass::default(),
+            skips: Vec::new(),
         };
         let environment = Environment::create(dir, &options, &state)?;
         Self::start(environment, options, state)
@@ -221,6 +115,7 @@ impl Store {
         let store = Self {
             shared: Arc::new(Shared::new(environment, options, row)?),
             threads: Mutex::default(),
+            warmth: Warmth::default(),
         };
         store.start_threads(&path, &[committer::start, watch::start])?;
         Ok(store)
@@ -235,7 +130,8 @@ impl Store {
         let path = environment.path().to_path_buf();
         let shared = Shared { is_read_only: true, ..Shared::new(environment, options, row)? };
         shared.state.lock().ended = true;
-        let store = Self { shared: Arc::new(shared), threads: Mutex::default() };
+        let store =
+            Self { shared: Arc::new(shared), threads: Mutex::default(), warmth: Warmth::default() };
         store.start_threads(&path, &[watch::start])?;
         Ok(store)
     }
@@ -252,10 +148,6 @@ impl Store {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    pub(crate) fn environment(&self) -> &Environment {
-        &self.shared.environment
     }
 
     /// Applies one log entry. `position` is committed in the same LMDB transaction as the changes.
@@ -298,6 +190,12 @@ impl Store {
         }
         drop((entry, writer));
         Ok(outcome)
+    }
+
+    /// Whether [`Store::apply`] would wait for a commit now.
+    #[must_use]
+    pub fn is_overlay_full(&self) -> bool {
+        self.shared.state.lock().layers.bytes() > self.shared.options.overlay_bytes_max
     }
 
     /// Users and roles, as of the last entry that was applied.
@@ -350,7 +248,10 @@ impl Store {
     }
 
     /// Starts an entry: from here until [`Store::finish`] the active layer is not rotated.
-    fn begin(&self, position: &Position) -> Result<(ReadView, Time, Arc<Layer>), StoreError> {
+    pub(crate) fn begin(
+        &self,
+        position: &Position,
+    ) -> Result<(ReadView, Time, Arc<Layer>), StoreError> {
         let mut state = self.admit(position)?;
         state.applying = true;
         let (seen, time) = (state.see(), state.time);
@@ -362,13 +263,13 @@ impl Store {
     }
 
     /// Ends an entry that failed before it added a row.
-    fn abandon_entry(&self) {
+    pub(crate) fn abandon_entry(&self) {
         self.shared.state.lock().applying = false;
         self.shared.progress.notify_all();
         self.shared.work.notify_one();
     }
 
-    fn finish(&self, state: &mut State, position: Position) {
+    pub(crate) fn finish(&self, state: &mut State, position: Position) {
         let options = &self.shared.options;
         // The committer may wait for the end of this entry to rotate the layer.
         if std::mem::replace(&mut state.applying, false) {
@@ -400,7 +301,8 @@ impl Store {
     /// Commits everything applied so far and waits until it is durable.
     ///
     /// # Errors
-    /// A closed store, or no space: then nothing is lost and the committer keeps trying.
+    /// A closed store, or no space, or a log that is late: then nothing is lost and the committer keeps
+    /// trying.
     pub fn commit(&self) -> Result<Position, StoreError> {
         let shared = &self.shared;
         let mut state = shared.state.lock();
@@ -414,6 +316,9 @@ impl Store {
             }
             if let (Some(reason), true) = (&state.no_space, state.attempts > attempts) {
                 return Err(StoreError::NoSpace { reason: Arc::clone(reason) });
+            }
+            if let (Some(reason), true) = (&state.log_lag, state.attempts > attempts) {
+                return Err(StoreError::LogLate { reason: Arc::clone(reason) });
             }
             state.commit_wanted = true;
             shared.work.notify_one();
@@ -435,7 +340,7 @@ impl Store {
     /// A closed store.
     pub fn size(&self) -> Result<Size, StoreError> {
         self.shared.fault.check()?;
-        self.shared.environment.size().map_err(|error| self.shared.fault.lmdb(&error))
+        self.shared.environment().size().map_err(|error| self.shared.fault.lmdb(&error))
     }
 
     #[must_use]

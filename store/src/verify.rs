@@ -2,10 +2,10 @@
 
 use crate::error::StoreError;
 use crate::schema::{
-    RowError, Tree, Want, decode_alarm, decode_attachment, decode_auth, decode_change,
-    decode_directory, decode_key_row, decode_lease, decode_name, decode_revision_row, decode_role,
-    decode_stamp, decode_upload, decode_upload_ops, decode_user, key_of_prefix, split_descending,
-    split_upload_row,
+    RowError, Tree, VERSION_ROW, Want, decode_alarm, decode_attachment, decode_auth, decode_change,
+    decode_directory, decode_key_row, decode_lease, decode_member, decode_name,
+    decode_revision_row, decode_role, decode_stamp, decode_upload, decode_upload_ops, decode_user,
+    decode_version, key_of_prefix, split_descending, split_upload_row,
 };
 use crate::view::ReadView;
 
@@ -55,8 +55,10 @@ pub(crate) fn verify_row(tree: Tree, row: &[u8], value: &[u8]) -> Result<(), Row
         },
         Tree::Users => decode_user(row, value).map(drop),
         Tree::Roles => decode_role(row, value).map(drop),
+        Tree::Members => decode_member(row, value).map(drop),
+        Tree::Counters if row == VERSION_ROW => decode_version(row, value).map(drop),
         Tree::Counters => decode_auth(row, value).map(drop),
-        // Rows of these trees are written by no command yet; meta is read at open.
-        Tree::Meta | Tree::Members => Ok(()),
+        // It is read at open.
+        Tree::Meta => Ok(()),
     }
 }

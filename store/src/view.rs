@@ -43,6 +43,7 @@ const EAGER_SEEKS: u32 = 32;
 /// See the module.
 pub struct ReadView {
     shared: Arc<Shared>,
+    environment: Arc<Environment>,
     /// `None` only while the view is dropped.
     snapshot: Option<Snapshot>,
     /// Commits that the snapshot holds at least.
@@ -73,21 +74,27 @@ impl ReadView {
     /// A view of what apply has written so far, above the current revision too. Nothing is compacted
     /// meanwhile: that is applied as well.
     pub(crate) fn of_writer(shared: Arc<Shared>, seen: Seen) -> Result<Self, StoreError> {
-        let Seen { current, compacted, auth, layers, generation, snapshot } = seen;
+        let Seen { environment, current, compacted, auth, layers, generation, snapshot } = seen;
         let snapshot = match snapshot {
             Some(snapshot) => snapshot,
-            None => shared.environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?,
+            None => environment.snapshot().map_err(|e| shared.fault.lmdb(&e))?,
         };
-        Ok(Self { shared, snapshot: Some(snapshot), generation, layers, current, compacted, auth })
+        let snapshot = Some(snapshot);
+        Ok(Self { shared, environment, snapshot, generation, layers, current, compacted, auth })
     }
 
     /// Gives up the pages that the view pins and goes on at the same revision. Reads below a
-    /// compaction that happened meanwhile are refused from now on.
+    /// compaction that happened meanwhile are refused from now on. A view of an environment that was
+    /// replaced stays as it is.
     ///
     /// # Errors
     /// A closed store.
     pub fn renew(&mut self) -> Result<(), StoreError> {
         let mut fresh = Self::take(Arc::clone(&self.shared))?;
+        if !Arc::ptr_eq(&fresh.environment, &self.environment) {
+            // What was replaced is written no more: its pages are free for nobody.
+            return Ok(());
+        }
         fresh.current = self.current;
         *self = fresh;
         Ok(())
@@ -105,6 +112,18 @@ impl ReadView {
         self.compacted.unwrap_or_default()
     }
 
+    /// `revision`, or the last one before those that a restore left out.
+    #[must_use]
+    pub fn made_at_or_before(&self, revision: Revision) -> Revision {
+        self.environment.skip_of(revision).map_or(revision, |skip| skip.after)
+    }
+
+    /// `revision`, or the first one behind those that a restore left out.
+    #[must_use]
+    pub fn made_at_or_after(&self, revision: Revision) -> Revision {
+        self.environment.skip_of(revision).map_or(revision, |skip| skip.until)
+    }
+
     /// Users, roles and whether they matter, as of the last log entry that this view shows. They have no
     /// history: a read of the past is authorised by them too.
     #[must_use]
@@ -118,26 +137,32 @@ impl ReadView {
     }
 
     pub(crate) fn environment(&self) -> &Environment {
-        &self.shared.environment
+        &self.environment
     }
 
     pub(crate) fn fault(&self) -> &Fault {
         &self.shared.fault
     }
 
-    fn sources(&self) -> Sources<'_> {
+    pub(crate) fn sources(&self) -> Sources<'_> {
         Sources {
-            environment: &self.shared.environment,
+            environment: &self.environment,
             snapshot: self.snapshot.as_ref().expect("only a drop takes it"),
             layers: &self.layers,
         }
     }
 
     pub(crate) fn lmdb(&self, error: &heed::Error) -> StoreError {
+        if self.environment.is_retired() {
+            return replaced(&error.to_string());
+        }
         self.shared.fault.lmdb(error)
     }
 
     pub(crate) fn row(&self, error: &RowError) -> StoreError {
+        if self.environment.is_retired() {
+            return replaced(&error.to_string());
+        }
         self.shared.fault.row(self.environment().path(), error)
     }
 
@@ -184,7 +209,10 @@ impl ReadView {
             Some(compacted) if at < compacted => {
                 Err(ReadError::Compacted { requested: at, compacted })
             }
-            _ => Ok(at),
+            _ => match self.environment.skip_of(at) {
+                Some(skip) => Err(ReadError::Compacted { requested: at, compacted: skip.until }),
+                None => Ok(at),
+            },
         }
     }
 
@@ -287,6 +315,11 @@ impl Drop for ReadView {
             self.shared.give_back(snapshot, self.generation);
         }
     }
+}
+
+/// Damage of what was replaced says nothing of what is in use.
+fn replaced(reason: &str) -> StoreError {
+    StoreError::Closed { reason: format!("a view of the store that was replaced: {reason}").into() }
 }
 
 /// First row and end of the rows of an interval; `None` for one key, and for an empty interval.

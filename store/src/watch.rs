@@ -141,6 +141,13 @@ impl Store {
         if let Some(compacted) = compacted.filter(|&compacted| from < compacted) {
             return Err(ReadError::Compacted { requested: from, compacted });
         }
+        // Who goes on behind a revision that a restore left out has seen what never was here.
+        let seen = Revision(from.0.saturating_sub(1));
+        if let Some(skip) = self.shared().environment().skip_of(seen)
+            && from < skip.until
+        {
+            return Err(ReadError::Compacted { requested: from, compacted: skip.until });
+        }
         Watcher::join(Arc::clone(&self.shared().post), WatchRequest { from, ..request })
     }
 

@@ -206,7 +206,8 @@ impl Mount {
     pub fn starts_or_refuses(&mut self) -> bool {
         self.spawn();
         let ended = wait::ask(START_LIMIT, || {
-            let answers = || self.is_mounted() && std::fs::read(self.path("@status")).is_ok();
+            // It says so only after it has asked itself: until then it may still give up.
+            let answers = || self.is_mounted() && self.log().contains("to stop: ");
             if answers() { Some(None) } else { self.has_ended().map(Some) }
         });
         let said = self.log();

@@ -7,18 +7,24 @@ use std::path::PathBuf;
 /// (program, Debian package). `.ci/run` installs the packages of this list.
 pub const PACKAGES: &[(&str, &str)] = &[
     ("bash", "bash"),
+    ("cc", "gcc"),
     ("cp", "coreutils"),
     ("dash", "dash"),
     ("diff", "diffutils"),
     ("ed", "ed"),
+    ("entr", "entr"),
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("find", "findutils"),
+    ("findmnt", "util-linux"),
+    ("flock", "util-linux"),
     ("fusermount3", "fuse3"),
     ("getfattr", "attr"),
     ("git", "git"),
     ("inotifywait", "inotify-tools"),
+    ("ip", "iproute2"),
     ("mount", "mount"),
+    ("nsenter", "util-linux"),
     ("patch", "patch"),
     ("python3", "python3"),
     ("rsync", "rsync"),
@@ -26,7 +32,10 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("setfattr", "attr"),
     ("setpriv", "util-linux"),
     ("tar", "tar"),
+    ("tc", "iproute2"),
     ("timeout", "coreutils"),
+    ("unshare", "util-linux"),
+    ("watchmedo", "python3-watchdog"),
 ];
 
 /// Makes sure that the programs are installed.

@@ -123,14 +123,39 @@ fn the_attributes_of_revfs_are_answered_by_name_and_never_listed() {
 }
 
 #[test]
-fn hard_links_and_devices_are_refused() {
+fn hard_links_are_refused() {
     let mount = Mount::up();
     mount.ok("echo x > f");
     let link = std::fs::hard_link(mount.path("f"), mount.path("g"));
     assert_eq!(errno_of(link), Errno::EPERM);
-    mount.run("mkfifo p").fails();
-    mount.run("mknod n c 1 3").fails();
     assert_eq!(mount.ok("ls"), "f", "nothing pretends to have succeeded");
+}
+
+#[test]
+fn fifos_sockets_and_devices_are_kept_with_their_attributes() {
+    let mut mount = Mount::up();
+    let before = mount.revision();
+    mount.ok("mkfifo -m 640 p; mknod c c 1 3; mknod b b 7 300");
+    assert_eq!(mount.revision(), before + 3, "one revision each");
+    mount.python("import socket; socket.socket(socket.AF_UNIX).bind('s')");
+    let look = "stat -c '%n %F %a %t %T %s' b c p s";
+    let expected = "b block special file 644 7 12c 0\nc character special file 644 1 3 0\n\
+                    p fifo 640 0 0 0\ns socket 755 0 0 0";
+    assert_eq!(mount.ok(look), expected);
+    assert_eq!(
+        mount.ok("find . -mindepth 1 -printf '%y%f ' | tr ' ' '\\n' | sort | xargs"),
+        "bb cc pp ss"
+    );
+    assert_eq!(mount.ok("timeout 60 cat p & echo through > p; wait"), "through");
+    mount.run("cat c").fails_saying("Permission denied");
+    mount.ok("chmod 600 p; mv p q; cp -a q r; chown 12 r");
+    assert_eq!(mount.ok("stat -c '%n %F %a %u' q r"), "q fifo 600 0\nr fifo 600 12");
+    let then = mount.revision();
+    mount.ok("rm q; echo x > q");
+    assert_eq!(mount.ok(&format!("stat -c %F @rev/{then}/q q; cat q")), "fifo\nregular file\nx");
+    mount.kill();
+    mount.start();
+    assert_eq!(mount.ok("stat -c '%F %t %T' c r"), "character special file 1 3\nfifo 0 0");
 }
 
 #[test]

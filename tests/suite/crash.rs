@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use revfs_tests::dice::Dice;
-use revfs_tests::{Mount, wait};
+use revfs_tests::{Mount, program, wait};
 
 const ROUNDS: u64 = 20;
 
@@ -81,6 +83,30 @@ fn a_killed_node_ends_while_programs_wait_for_it() {
         drop(crowd);
         mount.start();
     }
+}
+
+/// The process to guard can die before its guard has asked to be told of it.
+#[test]
+fn a_guard_without_a_process_to_guard_aborts_what_it_was_handed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let abort = directory.path().join("abort");
+    let guard = |guarded: u32| {
+        let file = fs::File::create(&abort).expect("a file");
+        let mut command = Command::new(program::revfs());
+        command.args(["guard-mount", &guarded.to_string()]).stdin(file).stdout(Stdio::piped());
+        command.spawn().expect("the program starts")
+    };
+    let output = guard(1).wait_with_output().expect("it ends by itself");
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert_eq!(fs::read_to_string(&abort).expect("our file"), "1");
+
+    let mut guard = guard(std::process::id());
+    let mut said = String::new();
+    guard.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert_eq!(said, "ready");
+    assert_eq!(fs::read_to_string(&abort).expect("our file"), "");
+    guard.kill().expect("it waits");
+    guard.wait().expect("it ends");
 }
 
 /// What the writers noted: name and number of the last content.

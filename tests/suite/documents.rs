@@ -38,14 +38,14 @@ impl Drop for Home {
     }
 }
 
-/// Ten commands, as a reader would type them, in a home directory of their own.
+/// Eleven commands, as a reader would type them, in a home directory of their own.
 #[test]
 fn the_tour_of_the_readme_runs_as_written() {
     let readme = document("README.md");
     let tour = block_under(&readme, "## A tour");
     let commands: Vec<&str> =
         tour.iter().copied().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    assert_eq!(commands.len(), 10, "ten commands: {commands:#?}");
+    assert_eq!(commands.len(), 11, "eleven commands: {commands:#?}");
     let home = Home(TempDir::with_prefix("revfs-tour-").expect("a home"));
     let shell = Shell::new(home.0.path()).variable("HOME", home.0.path());
     shell.run("revfs up ~/revfs --data-dir ~/data --daemon").ok();
@@ -82,11 +82,13 @@ fn existing_tests() -> BTreeSet<String> {
     for folder in [
         "tests/suite",
         "fs/src",
+        "fs/tests",
         "store/src",
         "store/tests",
         "cluster/src",
         "cluster/tests",
         "mount-helper/src",
+        "mount-helper/tests",
     ] {
         collect_tests(&workspace().join(folder), &mut found);
     }

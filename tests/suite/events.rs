@@ -1,6 +1,24 @@
-//! Changes made through the mount raise the events that inotify programs wait for.
+//! Changes raise the events that inotify programs wait for.
 
 use revfs_tests::{Mount, tools, wait};
+
+/// The thread that raises events waits for its own process; that must not keep a killed one alive, nor
+/// a watcher the mount.
+#[test]
+fn a_mount_whose_node_is_killed_while_it_is_watched_leaves_nothing_behind() {
+    tools::need(&["inotifywait"]);
+    let mut mount = Mount::up();
+    wait::until_true("events", wait::LIMIT, || mount.status().to_string().contains("\"full\""));
+    mount.ok("mkdir d");
+    let watcher = mount.shell().start("exec inotifywait -m -r --format '%e %w%f' .");
+    wait::until_true("watches", wait::LIMIT, || watcher.stderr().contains("established"));
+    mount.ok("for n in $(seq 50); do revfs put d/$n x; done");
+    wait::until_true("the first event", wait::LIMIT, || watcher.stdout().contains("CREATE ./d/1"));
+    mount.kill();
+    mount.start();
+    wait::until_true("events", wait::LIMIT, || mount.status().to_string().contains("\"full\""));
+    mount.stop();
+}
 
 #[test]
 fn inotifywait_sees_local_changes() {

@@ -13,7 +13,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(30);
 
 /// The node runs in this process, the programs that use its mounts run in others: a process that
 /// waits for its own mount could not be killed.
-struct TwoMounts {
+pub(crate) struct TwoMounts {
     runtime: Runtime,
     node: Option<Node>,
     mounts: Vec<Mounted>,
@@ -23,7 +23,7 @@ struct TwoMounts {
 }
 
 impl TwoMounts {
-    fn up() -> Self {
+    pub(crate) fn up() -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let new_dir = || TempDir::new().expect("a directory");
         let (dirs, data) = ([new_dir(), new_dir()], new_dir());
@@ -43,15 +43,15 @@ impl TwoMounts {
         two
     }
 
-    fn first(&self) -> Shell {
+    pub(crate) fn first(&self) -> Shell {
         Shell::new(self.dirs[0].path())
     }
 
-    fn second(&self) -> Shell {
+    pub(crate) fn second(&self) -> Shell {
         Shell::new(self.dirs[1].path())
     }
 
-    fn down(mut self) {
+    pub(crate) fn down(mut self) {
         for mounted in &self.mounts {
             self.runtime.block_on(mounted.unmount()).expect("an unmount");
         }

@@ -24,6 +24,7 @@ mod lease;
 mod lease_keeper;
 mod login;
 mod members;
+mod members_detail;
 mod remote;
 mod resuming;
 mod settings;
@@ -38,15 +39,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
+pub use self::backup::EtcdSnapshot;
 use self::balancer::{Balancer, Node};
-pub use self::connection::{Connection, Headers, Wire};
+pub use self::connection::{Connection, Headers, Wire, channel};
 pub use self::endpoint::{Endpoint, EndpointError, Endpoints};
 pub use self::etcd::{BACKEND as ETCD, Etcd};
 pub use self::lease_keeper::LeaseKeeper;
 use self::login::{Login, Token};
 pub use self::members::{Alarm, Member};
+pub use self::members_detail::{MemberDetail, MemberRole, MemberState};
 pub use self::remote::Remote;
-pub use self::settings::{Credentials, Settings, Tls, TlsError};
+pub use self::settings::{Credentials, Settings, Tls, TlsError, TlsFiles};
 pub use self::users::{AuthStatus, Permission};
 use crate::convert;
 use crate::keyspace::{Error, KeySpace, Result};
@@ -131,7 +134,9 @@ impl Client {
     pub async fn key_space(&self) -> Result<Arc<dyn KeySpace>> {
         let response = self
             .repeat(|at, limit| async move {
-                at.revfs().status(within(Default::default(), limit)).await
+                at.revfs()
+                    .status(connection::leader_or_not(within(Default::default(), limit)))
+                    .await
             })
             .await;
         match response {
@@ -267,7 +272,7 @@ impl Client {
         let pass_over = settings.pass_over;
         let begun = Instant::now();
         let token = match login {
-            Some(login) => match tokio::time::timeout(limit, login.token(&node.channel)).await {
+            Some(login) => match tokio::time::timeout(limit, login.token(&node.channel())).await {
                 Ok(Ok(token)) => token,
                 Ok(Err(status)) => {
                     if status.code() == Code::Unavailable {
@@ -292,7 +297,9 @@ impl Client {
                 Err(Failed::Silent)
             }
             Ok(Err(status)) => {
-                let is_well = status.code() != Code::Unavailable
+                // What the transport says has a cause; what a node says has none.
+                let is_well = std::error::Error::source(&status).is_none()
+                    && status.code() != Code::Unavailable
                     && !failure::is_silence(&status)
                     && !failure::is_of_learner(&status);
                 if !is_well {
@@ -313,7 +320,7 @@ impl Client {
 
     fn connection(&self, node: &Node, token: Option<Token>) -> Connection {
         let headers = Headers { token, require_leader: self.shared.settings.require_leader };
-        let wire = Wire::new(node.channel.clone(), headers);
+        let wire = Wire::new(node.channel(), headers);
         Connection { endpoint: node.endpoint.clone(), wire }
     }
 

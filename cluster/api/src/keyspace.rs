@@ -29,6 +29,12 @@ pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// disk format.
 pub const KEY_BYTES_MAX: usize = 1_900;
 
+/// Length of `key` as the store escapes it.
+#[must_use]
+pub fn escaped_bytes(key: &[u8]) -> usize {
+    key.len() + key.iter().filter(|&&byte| byte <= 1).count()
+}
+
 /// Main revision of the store: 1 when empty, plus one for each atomic change. 0 means "none".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revision(pub u64);
@@ -52,6 +58,18 @@ impl std::fmt::Display for Revision {
 /// revisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub i64);
+
+impl Time {
+    /// 2000-01-01. Before it there was no store: such a time only tells an order, as those that stand in for
+    /// the times which a real etcd does not keep.
+    const FIRST_KNOWN: Self = Self(946_684_800_000_000_000);
+
+    /// Whether it says when something happened.
+    #[must_use]
+    pub fn is_known(self) -> bool {
+        self >= Self::FIRST_KNOWN
+    }
+}
 
 /// Identity of a lease; 0 means "no lease". Negative numbers are legal, as in etcd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +133,17 @@ impl KeyRange {
         match prefix_end(prefix) {
             Some(end) => Self::Span { start, end },
             None => Self::From(start),
+        }
+    }
+
+    /// What etcd's `key` and `range_end` mean: without an end the key alone; with the end `\0` every
+    /// key from it on; else an interval.
+    #[must_use]
+    pub fn of_interval(key: Bytes, range_end: Bytes) -> Self {
+        match range_end.as_ref() {
+            b"" => Self::Key(key),
+            b"\0" => Self::From(key),
+            _ => Self::Span { start: key, end: range_end },
         }
     }
 
@@ -427,10 +456,16 @@ pub enum Op {
 impl Op {
     #[must_use]
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self::put_on(LeaseId::default(), key, value)
+    }
+
+    /// A put of a key that goes with the lease.
+    #[must_use]
+    pub fn put_on(lease: LeaseId, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self::Put {
             key: key.into(),
             value: value.into(),
-            lease: LeaseId::default(),
+            lease,
             prev_kv: false,
             ignore_value: false,
             ignore_lease: false,
@@ -483,6 +518,8 @@ pub struct Status {
     pub data_dir: String,
     pub process_id: u32,
     pub cluster_id: u64,
+    /// What all members speak: nothing is used that came later. 0 = the backend has no such number.
+    pub cluster_version: u32,
     pub member_id: u64,
     pub leader_id: u64,
     pub raft_term: u64,
@@ -564,6 +601,14 @@ pub enum Error {
     Closed { reason: Arc<str> },
 }
 
+impl Error {
+    /// A node that is about to end takes no more, and ends what waits.
+    #[must_use]
+    pub fn shutting_down() -> Self {
+        Self::Unavailable { reason: "the node is shutting down".to_owned() }
+    }
+}
+
 /// What a backend without leases does not do.
 const LEASES: &str = "leases";
 
@@ -598,6 +643,12 @@ pub trait KeySpace: Send + Sync + 'static {
     /// process and use this object.
     fn reservations(&self) -> Option<Arc<Reservations>> {
         None
+    }
+
+    /// Waits until everything that was acknowledged anywhere before the call can be read here: what is
+    /// read afterwards is linearizable. A backend whose every read is so has nothing to wait for.
+    async fn confirm(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Answers all questions from one view: at `revision`, or the current state for

@@ -62,6 +62,8 @@ pub const AUTH_FAILED: &str = "etcdserver: authentication failed, invalid user I
 pub const PERMISSION_NOT_GIVEN: &str = "etcdserver: permission not given";
 pub const AUTH_NOT_ENABLED: &str = "etcdserver: authentication is not enabled";
 pub const INVALID_AUTH_TOKEN: &str = "etcdserver: invalid auth token";
+/// Who is told one of these may mend it with another token.
+pub const LOGIN_WANTED: [&str; 3] = [INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY];
 pub const LEARNER_REFUSES: &str = "etcdserver: rpc not supported for learner";
 pub const NO_LEADER: &str = "etcdserver: no leader";
 pub const SERVER_STOPPED: &str = "etcdserver: server stopped";
@@ -69,10 +71,14 @@ pub const REQUEST_TIMED_OUT: &str = "etcdserver: request timed out";
 
 pub const MEMBER_NOT_FOUND: &str = "etcdserver: member not found";
 pub const MEMBER_URLS_INVALID: &str = "etcdserver: given member URLs are invalid";
+pub const MEMBER_EXISTS: &str = "etcdserver: member ID already exist";
 pub const PEER_URL_EXISTS: &str = "etcdserver: Peer URLs already exists";
 pub const TOO_FEW_STARTED: &str =
     "etcdserver: re-configuration failed due to not enough started members";
 pub const NOT_A_LEARNER: &str = "etcdserver: can only promote a learner member";
+pub const NOT_IN_SYNC: &str =
+    "etcdserver: can only promote a learner member which is in sync with leader";
+pub const TOO_MANY_LEARNERS: &str = "etcdserver: too many learner members in cluster";
 pub const NOT_LEADER: &str = "etcdserver: not leader";
 pub const BAD_TRANSFEREE: &str = "etcdserver: bad leader transferee";
 pub const DOWNGRADE_VERSION_FORMAT: &str = "etcdserver: wrong downgrade target version format";
@@ -111,7 +117,7 @@ fn code_and_text(error: &Error) -> (Code, String) {
 
 /// Invalid requests that etcd has words for: code, etcd's text, and the store's own words where they
 /// differ from etcd's without its prefix.
-const INVALID: [(Code, &str, &str); 28] = [
+const INVALID: [(Code, &str, &str); 36] = [
     (Code::DataLoss, CORRUPT, ""),
     (Code::InvalidArgument, KEY_NOT_PROVIDED, "key is empty"),
     (Code::InvalidArgument, KEY_NOT_FOUND, ""),
@@ -140,6 +146,14 @@ const INVALID: [(Code, &str, &str); 28] = [
     (Code::InvalidArgument, PERMISSION_NOT_GIVEN, ""),
     (Code::FailedPrecondition, AUTH_NOT_ENABLED, ""),
     (Code::Unauthenticated, INVALID_AUTH_TOKEN, ""),
+    (Code::NotFound, MEMBER_NOT_FOUND, "the member has been permanently removed from the cluster"),
+    (Code::FailedPrecondition, MEMBER_EXISTS, ""),
+    (Code::FailedPrecondition, PEER_URL_EXISTS, ""),
+    (Code::InvalidArgument, MEMBER_URLS_INVALID, ""),
+    (Code::FailedPrecondition, TOO_FEW_STARTED, ""),
+    (Code::FailedPrecondition, NOT_A_LEARNER, ""),
+    (Code::FailedPrecondition, NOT_IN_SYNC, ""),
+    (Code::FailedPrecondition, TOO_MANY_LEARNERS, ""),
 ];
 
 fn invalid(text: &str) -> (Code, String) {

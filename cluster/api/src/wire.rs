@@ -38,9 +38,14 @@ pub mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/v3electionpb.serde.rs"));
 }
 
-/// The service of revfs.
+/// The services of revfs.
 pub mod revfs {
     tonic::include_proto!("revfs.v1");
+}
+
+/// Between the members of a cluster.
+pub mod peer {
+    tonic::include_proto!("revfs.peer.v1");
 }
 
 /// All of `proto/`, for reflection and for other encodings.

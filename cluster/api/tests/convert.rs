@@ -401,11 +401,13 @@ fn what_has_no_meaning_is_refused_by_name() {
 
     let question = wire::question::Question::Directory(Bytes::from_static(b"app"));
     let questions = vec![wire::Question { question: Some(question) }];
-    let error = convert::read_arguments(wire::ReadRequest { revision: 0, questions }).unwrap_err();
+    let error =
+        convert::read_arguments(wire::ReadRequest { questions, ..Default::default() }).unwrap_err();
     assert_eq!(error.to_string(), "malformed revfs.v1.Question: directory app does not end in /");
 
     let many = vec![wire::Question { question: None }; convert::QUESTIONS_MAX + 1];
-    let error = convert::read_arguments(wire::ReadRequest { revision: 0, questions: many });
+    let error =
+        convert::read_arguments(wire::ReadRequest { questions: many, ..Default::default() });
     assert!(error.unwrap_err().to_string().contains("10001 questions are over the bound of 10000"));
     assert!(convert::watch_arguments(wire::WatchRequest::default()).is_err());
 }

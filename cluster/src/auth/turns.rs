@@ -21,6 +21,11 @@ impl AuthTurns {
         }
     }
 
+    /// All users and roles may be others now.
+    pub(crate) fn installed(&self) {
+        self.0.send_modify(|turns| *turns += 1);
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }

@@ -1,17 +1,19 @@
-//! etcd's Cluster service, for a cluster of one: in this release nothing is replicated yet, and no
-//! member listens for others.
+//! etcd's Cluster service: members are rows that are wanted, and the leader makes them true.
+//!
+//! A member that was added but has not come up has no name, as etcd's clients expect of one that is not
+//! started; one that only learns yet is shown as a learner.
 
 use std::sync::{Arc, OnceLock};
 
 use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::cluster_server::Cluster;
-use revfs_store::Need;
+use revfs_store::{Member as Row, MemberRole};
 use tonic::{Request, Response, Status};
 
 use super::member::{Member, fail};
 use crate::local::Local;
-use crate::raft::RaftMember;
+use crate::members::{Listed, NewMember};
 
 pub(super) struct ClusterService {
     pub(super) member: Arc<Member>,
@@ -23,21 +25,18 @@ pub(super) struct ClusterService {
 type Answer<T> = Result<Response<T>, Status>;
 
 impl ClusterService {
-    /// The node for who sent a request, who must be root.
-    fn root<T>(&self, request: &Request<T>) -> Result<Arc<Local>, Status> {
-        let node = self.member.node(request)?;
-        node.require(Need::Root).map_err(fail)?;
-        Ok(node)
-    }
-
-    fn describe(&self, member: RaftMember) -> pb::Member {
-        pb::Member {
-            id: member.id,
-            name: self.name.clone(),
-            peer_ur_ls: peer_urls(&member.address),
-            client_ur_ls: self.client_urls.get().cloned().unwrap_or_default(),
-            is_learner: !member.votes,
-        }
+    fn describe(&self, listed: Listed) -> pb::Member {
+        let Listed { member, votes, is_replica, .. } = listed;
+        let is_learner = !votes && (is_replica || member.role != MemberRole::Voter);
+        let Row { id, name, peer_urls, client_urls, .. } = member;
+        // This member knows itself before its row does.
+        let is_own = self.member.own_node().is_ok_and(|node| node.node.identity.member == id);
+        let (name, client_urls) = if is_own {
+            (self.name.clone(), self.client_urls.get().cloned().unwrap_or_default())
+        } else {
+            (name, client_urls)
+        };
+        pb::Member { id, name, peer_ur_ls: peer_urls, client_ur_ls: client_urls, is_learner }
     }
 
     /// etcd's headers of this service name no revision.
@@ -45,23 +44,14 @@ impl ClusterService {
         Some(self.member.header(revfs_api::keyspace::Revision::NONE).await)
     }
 
-    async fn members(&self, node: &Local) -> Result<Vec<RaftMember>, Status> {
-        node.members(true).await.map_err(fail)
+    async fn members(&self, node: &Local, confirmed: bool) -> Result<Vec<pb::Member>, Status> {
+        let members = node.members(confirmed).await.map_err(fail)?;
+        Ok(members.into_iter().map(|listed| self.describe(listed)).collect())
     }
 }
 
-/// Several addresses are kept as one.
-fn peer_urls(address: &str) -> Vec<String> {
-    address.split(',').filter(|url| !url.is_empty()).map(str::to_owned).collect()
-}
-
-fn find(members: Vec<RaftMember>, id: u64) -> Result<RaftMember, Status> {
-    let found = members.into_iter().find(|member| member.id == id);
-    found.ok_or_else(|| Status::not_found(status::MEMBER_NOT_FOUND))
-}
-
 /// `scheme://HOST:PORT`, or `unix://PATH`; at least one.
-fn check_urls(urls: &[String]) -> Result<(), Status> {
+pub(super) fn check_urls(urls: &[String]) -> Result<(), Status> {
     let is_valid = |url: &String| {
         let Some((scheme, place)) = url.split_once("://") else { return false };
         let is_plain = !place.is_empty() && !place.contains(',') && !place.contains(' ');
@@ -86,41 +76,38 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Answer<pb::MemberAddResponse> {
-        let node = self.root(&request)?;
-        let pb::MemberAddRequest { peer_ur_ls, .. } = request.into_inner();
+        let node = self.member.node(&request)?;
+        let pb::MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
+        node.require(revfs_store::Need::Root).map_err(fail)?;
         check_urls(&peer_ur_ls)?;
-        let members = self.members(&node).await?;
-        let mut known = members.iter().flat_map(|member| peer_urls(&member.address));
-        if known.any(|url| peer_ur_ls.contains(&url)) {
-            return Err(Status::failed_precondition(status::PEER_URL_EXISTS));
-        }
-        Err(Status::unimplemented(
-            "member add: this release runs clusters of one member and replicates nothing; \
-             keep a second copy with 'revfs snapshot save'",
-        ))
+        let role = Some(if is_learner { MemberRole::Learner } else { MemberRole::Voter });
+        let new = NewMember { role, replaces: None, peer_urls: peer_ur_ls };
+        let id = node.member_add(new).await.map_err(fail)?;
+        let members = self.members(&node, false).await?;
+        let member = members.iter().find(|member| member.id == id).cloned();
+        Ok(Response::new(pb::MemberAddResponse { header: self.header().await, member, members }))
     }
 
     async fn member_remove(
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Answer<pb::MemberRemoveResponse> {
-        let node = self.root(&request)?;
-        find(self.members(&node).await?, request.into_inner().id)?;
-        // Without its only member a cluster has no quorum.
-        Err(Status::failed_precondition(status::TOO_FEW_STARTED))
+        let node = self.member.node(&request)?;
+        node.member_remove(request.into_inner().id, false).await.map_err(fail)?;
+        let members = self.members(&node, false).await?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header().await, members }))
     }
 
     async fn member_update(
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Answer<pb::MemberUpdateResponse> {
-        let node = self.root(&request)?;
+        let node = self.member.node(&request)?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        node.require(revfs_store::Need::Root).map_err(fail)?;
         check_urls(&peer_ur_ls)?;
-        find(self.members(&node).await?, id)?;
-        node.set_address(id, peer_ur_ls.join(",")).await.map_err(fail)?;
-        let members = self.members(&node).await?;
-        let members = members.into_iter().map(|member| self.describe(member)).collect();
+        node.member_set_urls(id, peer_ur_ls).await.map_err(fail)?;
+        let members = self.members(&node, false).await?;
         Ok(Response::new(pb::MemberUpdateResponse { header: self.header().await, members }))
     }
 
@@ -129,8 +116,7 @@ impl Cluster for ClusterService {
         request: Request<pb::MemberListRequest>,
     ) -> Answer<pb::MemberListResponse> {
         let node = self.member.node(&request)?;
-        let members = node.members(request.into_inner().linearizable).await.map_err(fail)?;
-        let members = members.into_iter().map(|member| self.describe(member)).collect();
+        let members = self.members(&node, request.into_inner().linearizable).await?;
         Ok(Response::new(pb::MemberListResponse { header: self.header().await, members }))
     }
 
@@ -138,9 +124,11 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Answer<pb::MemberPromoteResponse> {
-        let node = self.root(&request)?;
-        find(self.members(&node).await?, request.into_inner().id)?;
-        Err(Status::failed_precondition(status::NOT_A_LEARNER))
+        let node = self.member.node(&request)?;
+        let id = request.into_inner().id;
+        node.member_set_role(id, MemberRole::Voter).await.map_err(fail)?;
+        let members = self.members(&node, false).await?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header().await, members }))
     }
 }
 

@@ -11,12 +11,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 
+use super::authority::Names;
 use crate::tls::Tls;
-use crate::tls::stream::{CommonName, TlsStream};
+use crate::tls::stream::{CommonName, Refused, TlsStream};
+
+/// Less than this waits once for more before it is written.
+const GATHERED_BYTES: usize = 4_096;
 
 /// Where the server stands. It only ever moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     Serving,
     /// No new connections or requests; streams end, requests are finished.
     Draining,
@@ -35,6 +39,8 @@ pub(super) async fn reached(mut phases: watch::Receiver<Phase>, phase: Phase) {
 pub(crate) struct Peer {
     /// It came through the socket in the data directory, which only the owner of the data may open.
     pub(crate) is_trusted: bool,
+    /// What it says was encrypted, and came to whom it was meant for.
+    pub(crate) is_encrypted: bool,
     certificate_name: CommonName,
 }
 
@@ -46,7 +52,7 @@ impl Peer {
 
     /// The same without its certificate's name.
     pub(crate) fn without_certificate(&self) -> Self {
-        Self { is_trusted: self.is_trusted, ..Self::default() }
+        Self { certificate_name: CommonName::default(), ..self.clone() }
     }
 
     /// The common name of the client's certificate, if that was verified and names its user.
@@ -56,32 +62,73 @@ impl Peer {
 }
 
 /// What a connection is read from and written to.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Wire for IO {}
 
-/// A connection has just been accepted; with `tls` its handshake is still to come.
+/// A client's connection has just been accepted; with `tls` its handshake is still to come.
 pub(super) fn wire<IO>(io: IO, is_owner: bool, tls: Option<&Tls>) -> (Box<dyn Wire>, Peer)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let peer = if is_owner { Peer::owner() } else { Peer::default() };
+    let refused = |error: &io::Error| tracing::info!(%error, "a connection was refused");
+    encrypted(io, peer, tls, Box::new(refused))
+}
+
+/// The same of another member's; whoever is refused is told of.
+pub(crate) fn wire_of_member<IO>(
+    io: IO,
+    tls: Option<&Tls>,
+    refused: Refused,
+) -> (Box<dyn Wire>, Peer)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    encrypted(io, Peer::default(), tls, refused)
+}
+
+fn encrypted<IO>(io: IO, peer: Peer, tls: Option<&Tls>, refused: Refused) -> (Box<dyn Wire>, Peer)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let Some(tls) = tls else { return (Box::new(io), peer) };
+    let peer = Peer { is_encrypted: true, ..peer };
     let name = tls.name_is_user().then(|| peer.certificate_name.clone());
-    (Box::new(TlsStream::new(io, &tls.acceptor(), name)), peer)
+    (Box::new(TlsStream::new(io, &tls.acceptor(), name, refused)), peer)
 }
 
 /// Of any kind, so that HTTP is compiled once for all of them.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     io: Box<dyn Wire>,
+    names: Names,
     peer: Peer,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_cut: bool,
+    /// What is to be written has waited for more.
+    has_waited: bool,
 }
 
 impl Connection {
-    pub(super) fn new((io, peer): (Box<dyn Wire>, Peer), phases: watch::Receiver<Phase>) -> Self {
-        Self { io, peer, cut: Box::pin(reached(phases, Phase::Cut)), is_cut: false }
+    pub(crate) fn new((io, peer): (Box<dyn Wire>, Peer), phases: watch::Receiver<Phase>) -> Self {
+        Self {
+            io,
+            names: Names::default(),
+            peer,
+            cut: Box::pin(reached(phases, Phase::Cut)),
+            is_cut: false,
+            has_waited: false,
+        }
+    }
+
+    /// Lets the tasks that are ready go first, once, when little is to be written: answers that one entry of
+    /// the log, or one group of them, has brought go out together. grpc-go does the same.
+    fn waits_for_more(&mut self, bytes: usize, context: &mut Context<'_>) -> bool {
+        self.has_waited = !self.has_waited && bytes < GATHERED_BYTES;
+        if self.has_waited {
+            context.waker().wake_by_ref();
+        }
+        self.has_waited
     }
 
     /// Fails once the connection is cut; else makes the task wake up when it is.
@@ -101,7 +148,8 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.poll_cut(context)?;
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let Self { io, names, .. } = &mut *self;
+        names.poll_read(io, context, buffer)
     }
 }
 
@@ -112,6 +160,9 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.poll_cut(context)?;
+        if self.waits_for_more(bytes.len(), context) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
@@ -129,6 +180,10 @@ impl AsyncWrite for Connection {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.poll_cut(context)?;
+        let length = bytes.iter().map(|part| part.len()).sum();
+        if self.waits_for_more(length, context) {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.io).poll_write_vectored(context, bytes)
     }
 

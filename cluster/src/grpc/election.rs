@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{ChangeKind, Error, KeyRange, KeyValue, LeaseId, Op, Revision, Watch};
+use revfs_api::line;
 use revfs_api::wire::v3electionpb as pb;
 use revfs_api::wire::v3electionpb::election_server::Election;
 use tokio::sync::watch;
@@ -42,7 +43,7 @@ fn revision_of(leader: &pb::LeaderKey) -> Revision {
 }
 
 fn say(key: Bytes, value: Bytes, lease: LeaseId) -> Op {
-    Op::Put { key, value, lease, prev_kv: false, ignore_value: false, ignore_lease: false }
+    Op::put_on(lease, key, value)
 }
 
 /// Changes what a leader says; the revision of that.
@@ -101,8 +102,7 @@ impl Election for ElectionService {
 
     async fn leader(&self, request: Request<pb::LeaderRequest>) -> Answer<pb::LeaderResponse> {
         let keys = self.member.key_space(&request)?;
-        let prefix = turn::prefix(&request.into_inner().name);
-        let first = turn::first_of(&prefix);
+        let first = line::first(line::of(&request.into_inner().name));
         let (first, current) = turn::read(keys.as_ref(), first).await.map_err(fail)?;
         let kv = Some(key_value(first.ok_or_else(no_leader)?));
         let header = Some(self.member.header(current).await);
@@ -116,7 +116,7 @@ impl Election for ElectionService {
         let observing = Observing {
             member: Arc::clone(&self.member),
             keys: self.member.key_space(&request)?,
-            prefix: turn::prefix(&request.into_inner().name),
+            line: line::of(&request.into_inner().name),
             leader: None,
         };
         let draining = self.phases.clone();
@@ -126,10 +126,7 @@ impl Election for ElectionService {
                 let mut observing = observing?;
                 let told = tokio::select! {
                     told = observing.next() => told,
-                    () = reached(draining, Phase::Draining) => {
-                        let reason = "the node is shutting down".to_owned();
-                        Err(Error::Unavailable { reason })
-                    }
+                    () = reached(draining, Phase::Draining) => Err(Error::shutting_down()),
                 };
                 match told {
                     Ok(told) => Some((Ok(told), Some(observing))),
@@ -157,7 +154,7 @@ impl Election for ElectionService {
 struct Observing {
     member: Arc<Member>,
     keys: Arc<dyn KeySpace>,
-    prefix: Bytes,
+    line: KeyRange,
     /// A watch of the leader's key, from behind what was told.
     leader: Option<Box<dyn Watch>>,
 }
@@ -179,12 +176,12 @@ impl Observing {
 
     /// Waits until somebody leads.
     async fn find(&mut self) -> Result<pb::LeaderResponse, Error> {
-        let first = turn::first_of(&self.prefix);
+        let first = line::first(self.line.clone());
         let (first, mut current) = turn::read(self.keys.as_ref(), first).await?;
         let leader = match first {
             Some(first) => first,
             None => {
-                let all = vec![turn::all_of(&self.prefix)];
+                let all = vec![self.line.clone()];
                 let mut anyone = self.keys.watch(all, current.next()).await?;
                 loop {
                     let revision = anyone.next().await?;

@@ -58,7 +58,12 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let keyspace = self.member.key_space(&request)?;
-        let read = Read::Range(range::range_read(request.into_inner())?);
+        let request = request.into_inner();
+        let is_serializable = request.serializable;
+        let read = Read::Range(range::range_read(request)?);
+        if !is_serializable {
+            keyspace.confirm().await.map_err(fail)?;
+        }
         let answer = keyspace.read(Revision::NONE, vec![read]).await;
         let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
         let Some(Answer::Range(answer)) = answers.into_iter().next() else { return Err(misfit()) };
@@ -74,6 +79,9 @@ impl Kv for KvService {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
         let node = self.member.node(&request)?;
+        if !request.get_ref().serializable {
+            node.confirm().await.map_err(fail)?;
+        }
         stream::parts(Arc::clone(&self.member), node, request.into_inner()).map(Response::new)
     }
 
@@ -137,8 +145,7 @@ impl Kv for KvService {
         let revision =
             u64::try_from(revision).map_err(|_| Status::out_of_range(status::COMPACTED))?;
         keyspace.compact(Revision(revision), physical).await.map_err(fail)?;
-        let now = self.member.own().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
-        let header = Some(self.member.header(now.current).await);
+        let header = Some(self.member.current_header().await?);
         Ok(Response::new(pb::CompactionResponse { header }))
     }
 }

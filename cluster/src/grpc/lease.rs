@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::Stream;
-use revfs_api::keyspace::{Error, LeaseId, Revision};
+use revfs_api::keyspace::{Error, LeaseId};
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::lease_server::Lease;
 use tokio::sync::watch;
@@ -17,12 +17,6 @@ use super::member::{Member, fail};
 pub(super) struct LeaseService {
     pub(super) member: Arc<Member>,
     pub(super) phases: watch::Receiver<Phase>,
-}
-
-/// A header with the present revision.
-async fn header(member: &Member) -> Result<pb::ResponseHeader, Status> {
-    let now = member.own().read(Revision::NONE, Vec::new()).await.map_err(fail)?;
-    Ok(member.header(now.current).await)
 }
 
 /// Renewals of one client, in the order of its messages.
@@ -42,7 +36,7 @@ impl Renewing {
         let request = tokio::select! {
             request = self.requests.message() => request,
             () = reached(self.phases.clone(), Phase::Draining) => {
-                Err(fail(Error::Unavailable { reason: "the node is shutting down".into() }))
+                Err(fail(Error::shutting_down()))
             }
         };
         let answer = match request {
@@ -56,7 +50,7 @@ impl Renewing {
 
     async fn renew(&self, id: i64) -> Result<pb::LeaseKeepAliveResponse, Status> {
         // From before the renewal: who reads at it later sees the keys of a lease that was alive.
-        let header = header(&self.member).await?;
+        let header = self.member.current_header().await?;
         let keyspace = self.member.key_space_for(&self.credentials)?;
         let renewed = keyspace.lease_keep_alive(LeaseId(id)).await.map_err(fail)?;
         let ttl = renewed.unwrap_or(0);
@@ -74,7 +68,7 @@ impl Lease for LeaseService {
         let pb::LeaseGrantRequest { id, ttl } = request.into_inner();
         let granted = keyspace.lease_grant(LeaseId(id), ttl).await;
         let (LeaseId(id), ttl) = granted.map_err(fail)?;
-        let header = Some(header(&self.member).await?);
+        let header = Some(self.member.current_header().await?);
         Ok(Response::new(pb::LeaseGrantResponse { header, id, ttl, error: String::new() }))
     }
 
@@ -85,7 +79,7 @@ impl Lease for LeaseService {
         let keyspace = self.member.key_space(&request)?;
         let id = LeaseId(request.into_inner().id);
         keyspace.lease_revoke(id).await.map_err(fail)?;
-        let header = Some(header(&self.member).await?);
+        let header = Some(self.member.current_header().await?);
         Ok(Response::new(pb::LeaseRevokeResponse { header }))
     }
 
@@ -118,7 +112,7 @@ impl Lease for LeaseService {
         let pb::LeaseTimeToLiveRequest { id, keys } = request.into_inner();
         let found = keyspace.lease_time_to_live(LeaseId(id), keys).await;
         let found = found.map_err(fail)?;
-        let header = Some(header(&self.member).await?);
+        let header = Some(self.member.current_header().await?);
         let ttl = found.as_ref().map_or(-1, |lease| lease.remaining_seconds);
         let lease = found.unwrap_or_default();
         Ok(Response::new(pb::LeaseTimeToLiveResponse {
@@ -137,7 +131,7 @@ impl Lease for LeaseService {
         let keyspace = self.member.key_space(&request)?;
         let leases = keyspace.leases().await.map_err(fail)?;
         let leases = leases.into_iter().map(|LeaseId(id)| pb::LeaseStatus { id }).collect();
-        let header = Some(header(&self.member).await?);
+        let header = Some(self.member.current_header().await?);
         Ok(Response::new(pb::LeaseLeasesResponse { header, leases }))
     }
 }

@@ -50,7 +50,7 @@ impl Drop for SocketFile {
     }
 }
 
-pub(super) async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+pub(crate) async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     let bound = TcpListener::bind(address).await;
     bound.map_err(|source| ListenError::Tcp { address, source })
 }

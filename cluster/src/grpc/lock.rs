@@ -26,7 +26,7 @@ pub(super) async fn wait_for(
     tokio::select! {
         waited = turn.wait() => waited.map_err(fail),
         () = reached(phases.clone(), Phase::Draining) => {
-            Err(fail(Error::Unavailable { reason: "the node is shutting down".into() }))
+            Err(fail(Error::shutting_down()))
         }
     }
 }

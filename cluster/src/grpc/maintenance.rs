@@ -50,14 +50,15 @@ impl Maintenance for MaintenanceService {
     async fn status(&self, request: Request<pb::StatusRequest>) -> Answer<pb::StatusResponse> {
         let status = self.member.key_space(&request)?.status().await.map_err(fail)?;
         let header = self.member.header(Revision(status.revision)).await;
-        let (errors, quota_bytes) = match self.member.node(&request) {
+        let (errors, quota_bytes, is_learner) = match self.member.node(&request) {
             Ok(node) => {
                 let alarms = node.alarms().map_err(fail)?;
                 let alarms = alarms.into_iter().map(alarm::text);
-                (alarms.chain(node.trouble()).collect(), node.quota_bytes().unwrap_or(0))
+                let errors = alarms.chain(node.trouble()).collect();
+                (errors, node.quota_bytes().unwrap_or(0), node.is_learner())
             }
             // A key space that is no node.
-            Err(_) => (Vec::new(), 0),
+            Err(_) => (Vec::new(), 0, false),
         };
         Ok(Response::new(pb::StatusResponse {
             header: Some(header),
@@ -69,7 +70,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: status.applied_index,
             errors,
             db_size_in_use: signed(status.store_bytes_in_use),
-            is_learner: false,
+            is_learner,
             storage_version: storage_version().into(),
             db_size_quota: signed(quota_bytes),
             downgrade_info: Some(pb::DowngradeInfo::default()),

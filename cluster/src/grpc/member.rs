@@ -66,10 +66,7 @@ impl Member {
 
     /// The key space for who sent a request.
     pub(super) fn key_space<T>(&self, request: &Request<T>) -> Result<Arc<dyn KeySpace>, Status> {
-        match &self.backend {
-            Backend::Node(_) => Ok(self.node(request)?),
-            Backend::Other(keyspace) => Ok(Arc::clone(keyspace)),
-        }
+        self.key_space_for(&Credentials::of(request))
     }
 
     /// The key space for who began a stream, as of now.

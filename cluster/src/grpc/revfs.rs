@@ -34,7 +34,12 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Revfs for RevfsService {
     async fn read(&self, request: Request<wire::ReadRequest>) -> Answer<wire::ReadResponse> {
         let keyspace = self.member.key_space(&request)?;
-        let (revision, reads) = convert::read_arguments(request.into_inner()).map_err(refuse)?;
+        let request = request.into_inner();
+        let is_serializable = request.serializable;
+        let (revision, reads) = convert::read_arguments(request).map_err(refuse)?;
+        if !is_serializable {
+            keyspace.confirm().await.map_err(fail)?;
+        }
         let answer = keyspace.read(revision, reads).await.map_err(fail)?;
         Ok(Response::new(answer.into()))
     }

@@ -8,6 +8,7 @@ use revfs_api::wire::etcdserverpb::kv_server::KvServer;
 use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
 use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use revfs_api::wire::etcdserverpb::watch_server::WatchServer;
+use revfs_api::wire::revfs::members_server::MembersServer;
 use revfs_api::wire::revfs::revfs_server::RevfsServer;
 use revfs_api::wire::v3electionpb::election_server::ElectionServer;
 use revfs_api::wire::v3lockpb::lock_server::LockServer;
@@ -27,6 +28,7 @@ use super::limits::Limits;
 use super::lock::LockService;
 use super::maintenance::MaintenanceService;
 use super::member::{Backend, Member};
+use super::members::MembersService;
 use super::revfs::RevfsService;
 use super::serve::{Listen, ServeError};
 use super::watch::WatchService;
@@ -51,14 +53,18 @@ pub(super) async fn all(
         phases: phases.clone(),
         progress_interval: listen.watch_progress_interval,
         part_bytes_max: limits.request_bytes_max,
+        watches_max: limits.watches_max,
     };
     let watches = WatchServer::new(watches).max_decoding_message_size(message_bytes_max);
     let client_urls = Arc::clone(client_urls);
     let auth = AuthServer::new(AuthService { member: Arc::clone(&member) })
         .max_decoding_message_size(message_bytes_max);
+    let members = MembersServer::new(MembersService { member: Arc::clone(&member) })
+        .max_decoding_message_size(message_bytes_max);
     let cluster = ClusterService { member, name: listen.name.clone(), client_urls };
     let cluster = ClusterServer::new(cluster).max_decoding_message_size(message_bytes_max);
-    Ok(routes.add_service(watches).add_service(auth).add_service(cluster))
+    let routes = routes.add_service(watches).add_service(auth);
+    Ok(routes.add_service(cluster).add_service(members))
 }
 
 /// What a key space can answer.

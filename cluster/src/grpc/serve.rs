@@ -26,7 +26,7 @@ use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::member::Backend;
 use super::routes;
 use super::watch::PROGRESS_INTERVAL;
-use crate::http::{self, Sites};
+use crate::http::{self, Access, Sites};
 use crate::local::Local;
 use crate::tls::Tls;
 
@@ -80,6 +80,8 @@ pub struct Listen {
     pub advertise_client_urls: Vec<String>,
     /// `--watch-progress-notify-interval`: between two marks for etcd watches that asked for them.
     pub watch_progress_interval: Duration,
+    /// Under which names, and from which pages, HTTP is answered.
+    pub access: Access,
 }
 
 impl Default for Listen {
@@ -93,6 +95,7 @@ impl Default for Listen {
             name: "default".to_owned(),
             advertise_client_urls: Vec::new(),
             watch_progress_interval: PROGRESS_INTERVAL,
+            access: Access::default(),
         }
     }
 }
@@ -201,9 +204,11 @@ where
         Backend::Other(_) => None,
     };
     let routes = routes::all(&listen, backend, &phases, &client_urls).await?;
-    let Sites { clients: routes, lookers } = http::beside(routes, node, &listen.limits);
-    let Listen { socket, tcp, listeners, limits, drain_timeout, advertise_client_urls, .. } =
-        listen;
+    let Sites { clients: routes, lookers } =
+        http::beside(routes, node.clone(), &listen.limits, &listen.access);
+    let Listen {
+        socket, tcp, listeners, limits, drain_timeout, name, advertise_client_urls, ..
+    } = listen;
     let mut open =
         Open { routes: routes.clone(), limits, phases, servers: JoinSet::new(), files: Vec::new() };
     if let Some(path) = &socket {
@@ -234,6 +239,9 @@ where
             Address::Unix(_) => None,
         });
         urls = bound_tcp.iter().chain(tcp).map(|address| format!("http://{address}")).collect();
+    }
+    if let Some(node) = node {
+        node.present(name, urls.clone());
     }
     client_urls.set(urls).expect("they are set here alone");
     let Open { servers, files, .. } = open;

@@ -10,36 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{
-    Answer, ChangeKind, Compare, Error, KeyRange, KeyValue, LeaseId, Op, OpAnswer, Origin,
-    RangeRead, Read, Result, Revision, RevisionBounds, SortOrder, SortTarget, Txn, TxnAnswer,
+    Answer, Compare, Error, KeyRange, KeyValue, LeaseId, Op, OpAnswer, Origin, RangeRead, Read,
+    Result, Revision, Txn, TxnAnswer,
 };
+use revfs_api::line;
 
 /// The lease that the server grants to who has none.
 const LEASE_SECONDS: i64 = 60;
-
-/// The keys of all who want `name`.
-pub(super) fn prefix(name: &[u8]) -> Bytes {
-    [name, b"/"].concat().into()
-}
-
-/// All keys that begin with a prefix ending in `/`.
-pub(super) fn all_of(prefix: &Bytes) -> KeyRange {
-    let mut end = prefix.to_vec();
-    end.pop();
-    // The byte that follows the slash.
-    end.push(b'0');
-    KeyRange::Span { start: prefix.clone(), end: end.into() }
-}
-
-/// The oldest key under a prefix.
-pub(super) fn first_of(prefix: &Bytes) -> RangeRead {
-    RangeRead {
-        limit: 1,
-        sort_target: SortTarget::CreateRevision,
-        sort_order: SortOrder::Ascend,
-        ..RangeRead::new(all_of(prefix))
-    }
-}
 
 /// One range, and the present revision.
 pub(super) async fn read(
@@ -69,7 +46,7 @@ pub(super) async fn lease(keys: &dyn KeySpace, lease: i64) -> Result<LeaseId> {
 /// A place among those who want something.
 pub(super) struct Turn {
     keys: Arc<dyn KeySpace>,
-    prefix: Bytes,
+    line: KeyRange,
     pub(super) key: Bytes,
     /// When the key was created.
     pub(super) revision: Revision,
@@ -92,17 +69,10 @@ impl Turn {
         lease: LeaseId,
         value: Bytes,
     ) -> Result<Self> {
-        let prefix = prefix(name);
-        let key: Bytes = [&prefix[..], hexadecimal(lease).as_bytes()].concat().into();
-        let put = Op::Put {
-            key: key.clone(),
-            value,
-            lease,
-            prev_kv: false,
-            ignore_value: false,
-            ignore_lease: false,
-        };
-        let first = Op::Range(first_of(&prefix));
+        let line = line::of(name);
+        let key: Bytes = [name, b"/", hexadecimal(lease).as_bytes()].concat().into();
+        let put = Op::put_on(lease, key.clone(), value);
+        let first = Op::Range(line::first(line.clone()));
         let own = Op::Range(RangeRead::new(KeyRange::Key(key.clone())));
         let txn = Txn {
             compares: vec![Compare::absent(KeyRange::Key(key.clone()))],
@@ -120,7 +90,7 @@ impl Turn {
         let is_first = first.is_none_or(|first| first.create_revision == revision);
         let before = own.map(|own| own.value);
         let is_to_go = succeeded;
-        Ok(Self { keys, prefix, key, revision, lease, entered, before, is_first, is_to_go })
+        Ok(Self { keys, line, key, revision, lease, entered, before, is_first, is_to_go })
     }
 
     /// Waits until all older keys are gone; the present revision then. Whether the own key still exists
@@ -129,20 +99,11 @@ impl Turn {
         if self.is_first {
             return Ok(self.entered);
         }
-        let last_before = RangeRead {
-            limit: 1,
-            sort_target: SortTarget::CreateRevision,
-            sort_order: SortOrder::Descend,
-            create_revisions: RevisionBounds {
-                min: Revision::NONE,
-                max: Revision(self.revision.0.saturating_sub(1)),
-            },
-            ..RangeRead::new(all_of(&self.prefix))
-        };
+        let just_before = line::before(self.line.clone(), self.revision);
         loop {
-            let (before, current) = read(self.keys.as_ref(), last_before.clone()).await?;
+            let (before, current) = read(self.keys.as_ref(), just_before.clone()).await?;
             let Some(before) = before else { return Ok(current) };
-            wait_until_gone(self.keys.as_ref(), before.key, current).await?;
+            line::left(self.keys.as_ref(), before.key, current).await?;
         }
     }
 
@@ -196,17 +157,6 @@ pub(super) async fn guarded(
     Ok((answer.succeeded, answer.revision))
 }
 
-/// Waits until a key that lived at `current` is deleted.
-async fn wait_until_gone(keys: &dyn KeySpace, key: Bytes, current: Revision) -> Result<()> {
-    let mut watch = keys.watch(vec![KeyRange::Key(key)], current.next()).await?;
-    loop {
-        let revision = watch.next().await?;
-        if revision.events.iter().any(|event| event.kind == ChangeKind::Delete) {
-            return Ok(());
-        }
-    }
-}
-
 /// As Go prints an int64.
 fn hexadecimal(lease: LeaseId) -> String {
     let sign = if lease.0 < 0 { "-" } else { "" };
@@ -215,22 +165,14 @@ fn hexadecimal(lease: LeaseId) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use revfs_api::keyspace::{KeyRange, LeaseId};
+    use revfs_api::keyspace::LeaseId;
 
-    use super::{all_of, hexadecimal, prefix};
+    use super::hexadecimal;
 
     #[test]
     fn keys_are_named_by_the_lease_in_etcds_hexadecimal() {
         assert_eq!(hexadecimal(LeaseId(0x1f)), "1f");
         assert_eq!(hexadecimal(LeaseId(-0x1f)), "-1f");
         assert_eq!(hexadecimal(LeaseId(i64::MIN)), "-8000000000000000");
-    }
-
-    #[test]
-    fn a_name_has_the_keys_below_its_slash() {
-        let range = all_of(&prefix(b"name"));
-        let (start, end) = (Bytes::from_static(b"name/"), Bytes::from_static(b"name0"));
-        assert_eq!(range, KeyRange::Span { start, end });
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct WatchService {
     pub(super) progress_interval: Duration,
     /// As etcd: `--max-request-bytes`.
     pub(super) part_bytes_max: usize,
+    /// Of all streams.
+    pub(super) watches_max: usize,
 }
 
 #[tonic::async_trait]
@@ -51,11 +53,13 @@ impl Watch for WatchService {
         let interval = self.progress_interval.max(PROGRESS_INTERVAL_MIN);
         let credentials = Credentials::of(&request);
         let (member, phases) = (Arc::clone(&self.member), self.phases.clone());
+        let open = member.own_node()?.node.proposer.meters.watch_stream();
+        let bounds = (self.part_bytes_max, self.watches_max);
         let requests = (request.into_inner(), credentials);
-        let stream = stream::Stream::new(member, requests, phases, interval, self.part_bytes_max)?;
-        let answers = futures_util::stream::unfold(stream, |mut stream| async move {
+        let stream = stream::Stream::new(member, requests, phases, interval, bounds)?;
+        let answers = futures_util::stream::unfold((stream, open), |(mut stream, open)| async {
             let answer = stream.next().await?;
-            Some((answer, stream))
+            Some((answer, (stream, open)))
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -91,7 +91,7 @@ impl Sending {
                     }
                 }
                 () = &mut draining => {
-                    return Err(Error::Unavailable { reason: "the node is shutting down".into() });
+                    return Err(Error::shutting_down());
                 }
             }
         }

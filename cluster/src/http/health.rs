@@ -47,7 +47,7 @@ impl Check {
 
     async fn run(self, node: &Local) -> Result<(), String> {
         match self {
-            Self::DataCorruption => match has_alarm(node, AlarmKind::Corrupt)? {
+            Self::DataCorruption => match is_alarmed(node, AlarmKind::Corrupt)? {
                 true => Err("alarm activated: CORRUPT".to_owned()),
                 false => Ok(()),
             },
@@ -59,10 +59,20 @@ impl Check {
     }
 }
 
-fn has_alarm(node: &Local, kind: AlarmKind) -> Result<bool, String> {
+/// Whether an alarm keeps this member from serving; that another one is corrupt does not, as long as more
+/// members are not.
+fn is_alarmed(node: &Local, kind: AlarmKind) -> Result<bool, String> {
+    if kind == AlarmKind::Corrupt && node.check_serves().is_err() {
+        return Ok(true);
+    }
     let view = node.view().map_err(|error| error.to_string())?;
-    let alarms = view.alarms().map_err(|error| error.to_string())?;
-    Ok(alarms.iter().any(|alarm| alarm.kind == kind))
+    let alarmed = match kind {
+        AlarmKind::Corrupt => view.corrupt_stops_all(),
+        AlarmKind::NoSpace => {
+            view.alarms().map(|alarms| alarms.iter().any(|alarm| alarm.kind == kind))
+        }
+    };
+    alarmed.map_err(|error| error.to_string())
 }
 
 async fn serializable_read(node: &Local) -> Result<(), String> {
@@ -113,7 +123,7 @@ fn query<'a>(uri: &'a Uri, name: &'a str) -> impl Iterator<Item = &'a str> {
 async fn unhealthy(node: &Local, uri: &Uri) -> Option<String> {
     for (kind, name) in [(AlarmKind::NoSpace, "NOSPACE"), (AlarmKind::Corrupt, "CORRUPT")] {
         let is_excluded = query(uri, "exclude").any(|excluded| excluded == name);
-        match has_alarm(node, kind) {
+        match is_alarmed(node, kind) {
             Ok(true) if !is_excluded => return Some(format!("ALARM {name}")),
             Ok(_) => {}
             Err(error) => return Some(format!("RANGE ERROR:{error}")),
@@ -123,10 +133,8 @@ async fn unhealthy(node: &Local, uri: &Uri) -> Option<String> {
     if is_serializable {
         return serializable_read(node).await.err().map(|error| format!("RANGE ERROR:{error}"));
     }
-    match node.status().await {
-        Ok(status) if status.leader_id == 0 => return Some("RAFT NO LEADER".to_owned()),
-        Ok(_) => {}
-        Err(error) => return Some(format!("RANGE ERROR:{error}")),
+    if !node.has_leader() {
+        return Some("RAFT NO LEADER".to_owned());
     }
     linearizable_read(node).await.err().map(|error| format!("RANGE ERROR:{error}"))
 }

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
@@ -24,20 +25,23 @@ pub(super) async fn count(metrics: Arc<Metrics>, request: Request, next: Next) -
         return next.run(request).await;
     };
     method.started.inc();
-    let received = metrics.received_bytes.clone();
-    let request = request.map(|body| Body::new(Counted { body, bytes: received, call: None }));
-    let mut call = Call { method, code: None };
+    let (bytes, messages) = (metrics.received_bytes.clone(), method.received.clone());
+    let request = request
+        .map(|body| Body::new(Counted { body, bytes, frames: Frames::new(messages), call: None }));
+    let sent = Frames::new(method.sent.clone());
+    let mut call = Call { method, code: None, begun: Instant::now() };
     let response = next.run(request).await;
     // An answer without a message has its code in the head.
     call.learn(response.headers());
-    let sent = metrics.sent_bytes.clone();
-    response.map(|body| Body::new(Counted { body, bytes: sent, call: Some(call) }))
+    let bytes = metrics.sent_bytes.clone();
+    response.map(|body| Body::new(Counted { body, bytes, frames: sent, call: Some(call) }))
 }
 
 /// A call that has begun; dropped, it has ended.
 struct Call {
     method: Method,
     code: Option<Code>,
+    begun: Instant,
 }
 
 impl Call {
@@ -50,7 +54,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.method.handled(self.code.unwrap_or(Code::Cancelled));
+        self.method.handled(self.code.unwrap_or(Code::Cancelled), self.begun.elapsed());
     }
 }
 
@@ -58,7 +62,48 @@ impl Drop for Call {
 struct Counted {
     body: Body,
     bytes: Counter,
+    frames: Frames,
     call: Option<Call>,
+}
+
+/// Before each message: whether it is compressed, and its length.
+const FRAME_HEADER_BYTES: usize = 5;
+
+/// Counts messages by their beginnings, however the bytes are cut.
+struct Frames {
+    messages: Counter,
+    header: [u8; FRAME_HEADER_BYTES],
+    /// Of the header.
+    known: usize,
+    /// Of the message whose header was whole.
+    left: usize,
+}
+
+impl Frames {
+    fn new(messages: Counter) -> Self {
+        Self { messages, header: [0; FRAME_HEADER_BYTES], known: 0, left: 0 }
+    }
+
+    fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let passed = self.left.min(bytes.len());
+                self.left -= passed;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            let missing = (FRAME_HEADER_BYTES - self.known).min(bytes.len());
+            self.header[self.known..self.known + missing].copy_from_slice(&bytes[..missing]);
+            self.known += missing;
+            bytes = &bytes[missing..];
+            if self.known == FRAME_HEADER_BYTES {
+                let [_, length @ ..] = self.header;
+                self.messages.inc();
+                self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                self.known = 0;
+            }
+        }
+    }
 }
 
 impl HttpBody for Counted {
@@ -73,6 +118,8 @@ impl HttpBody for Counted {
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 self.bytes.inc_by(u64::try_from(data.remaining()).unwrap_or(u64::MAX));
+                let this = &mut *self;
+                this.frames.pass(data);
             }
             if let (Some(trailers), Some(call)) = (frame.trailers_ref(), &mut self.call) {
                 call.learn(trailers);
@@ -87,5 +134,24 @@ impl HttpBody for Counted {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_counted_however_their_bytes_are_cut() {
+        let mut stream = Vec::new();
+        for length in [0_u8, 1, 200, 0, 7] {
+            stream.extend([0, 0, 0, 0, length]);
+            stream.extend(vec![9; usize::from(length)]);
+        }
+        for piece in [1, 2, 3, 5, 7, 64, 1_000] {
+            let mut frames = Frames::new(Counter::default());
+            stream.chunks(piece).for_each(|bytes| frames.pass(bytes));
+            assert_eq!(frames.messages.get(), 5, "in pieces of {piece}");
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! `/metrics`, for Prometheus: etcd's names where the meaning is etcd's, so that its dashboards work, and
 //! names with `revfs_` for what is ours.
 //!
-//! Calls are counted as they come ([`super::metered`]); how the node is, is asked when it is looked at.
+//! Calls are counted as they come ([`super::metered`]), what the node does as it does it
+//! ([`crate::meters`]); how the node is ([`now`]) is asked when it is looked at.
 
-use std::collections::HashMap;
+mod calls;
+mod now;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,71 +15,36 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use prost::Message;
 use revfs_api::KeySpace;
-use revfs_api::keyspace::Status;
-use revfs_api::wire::DESCRIPTORS;
-use tonic::Code;
+use revfs_api::keyspace;
 
-use crate::grpc::ETCD_VERSION;
 use crate::local::Local;
+use crate::meters::Meters;
+
+use self::calls::Calls;
+pub(super) use self::calls::Method;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// gRPC's codes, by their numbers.
-const CODES: [&str; 17] = [
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-];
 
 type Labels = Vec<(&'static str, String)>;
 
 /// What is counted as it happens.
 pub(super) struct Metrics {
     registry: Registry,
-    methods: HashMap<String, Method>,
+    calls: Calls,
     pub(super) received_bytes: Counter,
     pub(super) sent_bytes: Counter,
     healthy: Gauge,
     unhealthy: Gauge,
 }
 
-/// The calls of one method.
-#[derive(Clone)]
-pub(super) struct Method {
-    pub(super) started: Counter,
-    handled: Arc<[Counter]>,
-}
-
-impl Method {
-    pub(super) fn handled(&self, code: Code) {
-        let number = usize::try_from(i32::from(code)).unwrap_or(2);
-        self.handled[number.min(CODES.len() - 1)].inc();
-    }
-}
-
 impl Metrics {
-    pub(super) fn new() -> Self {
+    /// `meters` are those of the node whose services they are, if a node's.
+    pub(super) fn new(meters: Option<&Meters>) -> Self {
         let mut registry = Registry::default();
-        let methods = methods(&mut registry);
+        let calls = Calls::new(&mut registry);
         let (received_bytes, sent_bytes) = (Counter::default(), Counter::default());
         let bytes = "Bytes of gRPC messages";
         registry.register("etcd_network_client_grpc_received_bytes", bytes, received_bytes.clone());
@@ -85,7 +53,10 @@ impl Metrics {
         let (healthy, unhealthy) = (Gauge::default(), Gauge::default());
         registry.register("etcd_server_health_success", "Checks that ended well", healthy.clone());
         registry.register("etcd_server_health_failures", "Checks that did not", unhealthy.clone());
-        Self { registry, methods, received_bytes, sent_bytes, healthy, unhealthy }
+        if let Some(meters) = meters {
+            of_node(&mut registry, meters);
+        }
+        Self { registry, calls, received_bytes, sent_bytes, healthy, unhealthy }
     }
 
     pub(super) fn health_checked(&self, is_healthy: bool) {
@@ -98,140 +69,65 @@ impl Metrics {
 
     /// The method that a path calls, if it is one: who calls paths that are none makes no rows here.
     pub(super) fn method(&self, path: &str) -> Option<&Method> {
-        self.methods.get(path)
+        self.calls.method(path)
     }
 }
 
-/// All methods of all services, each with its counters.
-fn methods(registry: &mut Registry) -> HashMap<String, Method> {
-    let started = Family::<Labels, Counter>::default();
-    let handled = Family::<Labels, Counter>::default();
-    let mut methods = HashMap::new();
-    let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS);
-    let files = set.expect("it was encoded when this was built").file;
-    for file in &files {
-        for service in &file.service {
-            let service_name = format!("{}.{}", file.package(), service.name());
-            for method in &service.method {
-                let kind = match (method.client_streaming(), method.server_streaming()) {
-                    (false, false) => "unary",
-                    (true, false) => "client_stream",
-                    (false, true) => "server_stream",
-                    (true, true) => "bidi_stream",
-                };
-                let labels = vec![
-                    ("grpc_type", kind.to_owned()),
-                    ("grpc_service", service_name.clone()),
-                    ("grpc_method", method.name().to_owned()),
-                ];
-                let with_code = |code: &str| {
-                    let mut labels = labels.clone();
-                    labels.push(("grpc_code", code.to_owned()));
-                    handled.get_or_create(&labels).clone()
-                };
-                let counters = Method {
-                    handled: CODES.iter().map(|code| with_code(code)).collect(),
-                    started: started.get_or_create(&labels).clone(),
-                };
-                methods.insert(format!("/{service_name}/{}", method.name()), counters);
-            }
-        }
+/// What a node counts. The format adds `_total` to the name of a counter.
+fn of_node(registry: &mut Registry, meters: &Meters) {
+    for (name, help, counter) in [
+        ("etcd_mvcc_put", "Keys put, appended to too", &meters.puts),
+        ("etcd_mvcc_delete", "Deletions of keys and ranges", &meters.deletes),
+        ("etcd_mvcc_range", "Ranges read", &meters.ranges),
+        ("etcd_mvcc_txn", "Transactions of several operations", &meters.txns),
+        ("etcd_debugging_mvcc_events", "Events sent to watches", &meters.watch_events),
+        ("etcd_server_slow_apply", "Entries that took over 100 ms", &meters.slow_applies),
+        ("etcd_server_proposals_failed", "Changes without an outcome", &meters.proposals_failed),
+        ("etcd_server_leader_changes_seen", "Leaders seen to begin", &meters.leader_changes),
+        ("etcd_server_read_indexes_failed", "No quorum for a read", &meters.read_indexes_failed),
+        ("etcd_server_slow_read_indexes", "Over 500 ms to a quorum", &meters.read_indexes_slow),
+        ("etcd_debugging_lease_granted", "Leases granted", &meters.leases_granted),
+        ("etcd_debugging_lease_revoked", "Leases revoked", &meters.leases_revoked),
+        ("etcd_debugging_server_lease_expired", "Leases that ended", &meters.leases_expired),
+        ("etcd_debugging_lease_renewed", "Leases kept alive here", &meters.leases_renewed),
+    ] {
+        registry.register(name, help, counter.clone());
     }
-    registry.register("grpc_server_started", "Calls that have begun", started);
-    registry.register("grpc_server_handled", "Calls that have ended, by code", handled);
-    methods
+    for (name, help, gauge) in [
+        ("etcd_server_proposals_pending", "Changes on their way", &meters.proposals_pending),
+        (
+            "etcd_debugging_mvcc_watch_stream_total",
+            "Open streams of watches",
+            &meters.watch_streams,
+        ),
+    ] {
+        registry.register(name, help, gauge.clone());
+    }
 }
 
 pub(super) fn routes(node: Arc<Local>, metrics: Arc<Metrics>) -> Router {
-    let shown = async move || match node.status().await {
-        Ok(status) => match text(&metrics, &status, node.quota_bytes().unwrap_or(0)) {
+    Router::new().route(
+        "/metrics",
+        get(async move || match text(&metrics, &node).await {
             Ok(text) => {
                 let kind = [(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE))];
                 (kind, text).into_response()
             }
             Err(error) => failed(&error),
-        },
-        Err(error) => failed(&error),
-    };
-    Router::new().route("/metrics", get(shown))
+        }),
+    )
 }
 
 fn failed(error: &dyn std::error::Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
 }
 
-fn text(metrics: &Metrics, status: &Status, quota: u64) -> Result<String, std::fmt::Error> {
+async fn text(metrics: &Metrics, node: &Local) -> Result<String, keyspace::Error> {
+    let now = now::of(node, &node.status().await?)?;
     let mut text = String::new();
-    encode_registry(&mut text, &metrics.registry)?;
-    encode_registry(&mut text, &of_node(status, quota))?;
-    encode_eof(&mut text)?;
+    encode_registry(&mut text, &metrics.registry)
+        .and_then(|()| encode_registry(&mut text, &now))
+        .and_then(|()| encode_eof(&mut text))
+        .expect("a String takes all");
     Ok(text)
-}
-
-/// How the node is now.
-fn of_node(status: &Status, quota: u64) -> Registry {
-    let mut registry = Registry::default();
-    let mut gauge = |name: &str, help: &str, value: u64| {
-        registry.register(name, help, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)));
-    };
-    let is_leader = status.leader_id != 0 && status.leader_id == status.member_id;
-    gauge("etcd_server_has_leader", "Whether there is a leader", u64::from(status.leader_id != 0));
-    gauge("etcd_server_is_leader", "Whether this member leads", u64::from(is_leader));
-    gauge("etcd_server_is_learner", "Whether this member may not vote", 0);
-    gauge("etcd_server_proposals_committed_total", "The last log entry", status.raft_index);
-    gauge("etcd_server_proposals_applied_total", "The last one applied", status.applied_index);
-    gauge("etcd_server_quota_backend_bytes", "The quota; 0 = none", quota);
-    gauge("etcd_mvcc_db_total_size_in_bytes", "The store's file", status.store_bytes);
-    gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Of it in use", status.store_bytes_in_use);
-    gauge("etcd_debugging_mvcc_current_revision", "The current revision", status.revision);
-    gauge(
-        "etcd_debugging_mvcc_compact_revision",
-        "Where history begins",
-        status.compacted_revision,
-    );
-    gauge("revfs_log_bytes", "Size of the log", status.log_bytes);
-    gauge(
-        "revfs_disk_free_bytes",
-        "Free on the disk of the data directory",
-        status.disk_free_bytes,
-    );
-    gauge(
-        "revfs_store_committed_index",
-        "The last entry in the store's file",
-        status.committed_index,
-    );
-    gauge("revfs_read_only", "Whether writes are refused", u64::from(!status.read_only.is_empty()));
-    process(&mut gauge);
-    for (name, label, value) in [
-        ("etcd_server_id", "server_id", format!("{:x}", status.member_id)),
-        ("etcd_server_version", "server_version", ETCD_VERSION.to_owned()),
-        ("etcd_cluster_version", "cluster_version", ETCD_VERSION.to_owned()),
-        ("revfs_version", "version", status.version.clone()),
-    ] {
-        let family = Family::<Labels, Gauge>::default();
-        family.get_or_create(&vec![(label, value)]).set(1);
-        registry.register(name, "What this member is", family);
-    }
-    registry
-}
-
-/// What the kernel says of this process; what it does not say is left out.
-fn process(gauge: &mut impl FnMut(&str, &str, u64)) {
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        let count = u64::try_from(open.count()).unwrap_or(u64::MAX);
-        gauge("process_open_fds", "Open file descriptors", count);
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let kilobytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    for (name, help, field) in [
-        ("process_resident_memory_bytes", "Memory in use", "VmRSS:"),
-        ("process_virtual_memory_bytes", "Address space", "VmSize:"),
-    ] {
-        if let Some(kilobytes) = kilobytes(field) {
-            gauge(name, help, kilobytes.saturating_mul(1_024));
-        }
-    }
 }

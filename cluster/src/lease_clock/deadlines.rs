@@ -150,6 +150,10 @@ impl Deadlines {
         Some((entry.ttl_seconds, i64::try_from(left).unwrap_or(i64::MAX)))
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.leases.len()
+    }
+
     /// By the time that they have left, the shortest first.
     pub(super) fn all(&self) -> Vec<LeaseId> {
         let mut all: Vec<(Instant, LeaseId)> =

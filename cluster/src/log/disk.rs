@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use revfs_store::Durations;
+
 use super::LogError;
 
 /// Zeros are written in pieces of this size.
@@ -52,6 +54,8 @@ impl std::fmt::Debug for Faults {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
     pub(super) faults: Faults,
+    /// How long each flush of a file took.
+    pub(super) syncs: Arc<Durations>,
 }
 
 impl Disk {
@@ -97,7 +101,7 @@ impl Disk {
     }
 
     pub(super) fn sync(&self, file: &File, path: &Path) -> Result<(), LogError> {
-        self.run(DiskOperation::Sync, "sync", path, || file.sync_data())
+        self.run(DiskOperation::Sync, "sync", path, || self.syncs.time(|| file.sync_data()))
     }
 
     pub(super) fn sync_directory(&self, directory: &Path) -> Result<(), LogError> {

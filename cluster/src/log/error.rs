@@ -18,14 +18,14 @@ pub enum LogError {
     /// Bytes that were acknowledged are not what was written.
     #[error(
         "the log is damaged: {file} at offset {offset}: {reason}; \
-         restore this data directory from a backup",
+         replace this member, or restore this data directory from a backup",
         file = .file.display()
     )]
     Corrupt { file: PathBuf, offset: u64, reason: String },
     /// The log lacks what the store already holds.
     #[error(
         "the log is damaged: {file} at offset {offset}: the log ends at {end}, \
-         but the store has committed {wanted}; restore this data directory from a backup",
+         but the store has committed {wanted}; replace this member, or restore this data directory from a backup",
         file = .file.display(),
         end = .end.map_or_else(|| "nothing".to_owned(), |id| id.to_string())
     )]

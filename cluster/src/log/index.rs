@@ -97,6 +97,23 @@ impl Index {
         }
     }
 
+    /// Whether the entry `id` is on disk, or was given up because the store holds it.
+    pub(super) fn is_durable(&self, id: LogId) -> bool {
+        if self.state.purged.is_some_and(|purged| purged.index >= id.index) {
+            return true;
+        }
+        let slot = self.range(&(id.index..id.index + 1)).next();
+        slot.is_some_and(|slot| slot.id == id && slot.place.is_some())
+    }
+
+    /// Whether the log has the entry `id`, or has given it up.
+    pub(super) fn holds(&self, id: LogId) -> bool {
+        if self.state.purged.is_some_and(|purged| purged.index >= id.index) {
+            return true;
+        }
+        self.range(&(id.index..id.index + 1)).next().is_some_and(|slot| slot.id == id)
+    }
+
     fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         self.slots.get_mut(at)

@@ -100,6 +100,40 @@ pub(super) fn open(
     Ok(scan.finish(spares, next_spare))
 }
 
+/// What a log says of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Examined {
+    pub(crate) state: State,
+    /// It was shut down in order.
+    pub(crate) was_closed: bool,
+    /// Entries that it holds.
+    pub(crate) entries: u64,
+}
+
+/// What a log says, without changing anything of it.
+pub(super) fn examine(directory: &Path, must_reach: Option<LogId>) -> Result<Examined, LogError> {
+    let options = LogOptions::default();
+    let listing = segment::list(directory)?;
+    let (_, current) = contiguous_tail(&listing.segments);
+    let Some(&first) = current.first() else {
+        return Err(LogError::Missing { directory: directory.to_owned() });
+    };
+    let mark = CleanMark::read(directory)?;
+    let mut scan = Scan::new(directory, &options, first);
+    for (at, &number) in current.iter().enumerate() {
+        scan.segment(number, at + 1 == current.len())?;
+    }
+    scan.check_complete(first)?;
+    let was_closed = mark.is_some();
+    scan.check_mark(mark)?;
+    scan.check_reaches(must_reach)?;
+    let entries = scan.index.as_ref().map_or(0, |_| {
+        let from = scan.state.purged.map_or(0, |id| id.index);
+        scan.state.last.map_or(0, |id| id.index).saturating_sub(from)
+    });
+    Ok(Examined { state: scan.state, was_closed, entries })
+}
+
 /// Splits the sorted numbers before their last gap. Segments are deleted oldest first, and a power
 /// failure may undo some of the deletions: what lies before a gap is obsolete, which
 /// [`Scan::check_complete`] makes sure of.

@@ -121,6 +121,8 @@ pub(super) struct Shared {
     pub(super) work: Condvar,
     /// A spare was taken or added, or the log closes.
     pub(super) spares_changed: Condvar,
+    /// A group became durable, entries were given up, or the log failed.
+    pub(super) flushed: Condvar,
 }
 
 impl Inner {
@@ -137,15 +139,21 @@ impl Inner {
 }
 
 impl Shared {
-    /// The writer's next group; `None` when the log closes and nothing is left.
-    pub(super) fn next_batch(&self) -> Option<Batch> {
+    /// Waits until something is queued; `false` when the log closes and nothing is left.
+    pub(super) fn wait_for_work(&self) -> bool {
         let mut inner = self.inner.lock();
         while inner.queue.is_empty() {
             if inner.phase != Phase::Open || inner.failed.is_some() {
-                return None;
+                return false;
             }
             self.work.wait(&mut inner);
         }
+        true
+    }
+
+    /// The next group, if anything is queued. Only who holds the writer takes one.
+    pub(super) fn take_batch(&self) -> Option<Batch> {
+        let mut inner = self.inner.lock();
         let mut bytes = 0;
         let mut requests = Vec::new();
         while let Some(request) = inner.queue.front() {
@@ -156,7 +164,18 @@ impl Shared {
             bytes += more;
             requests.extend(inner.queue.pop_front());
         }
-        Some(Batch { requests, committed: inner.index.state().committed })
+        let committed = inner.index.state().committed;
+        (!requests.is_empty()).then_some(Batch { requests, committed })
+    }
+
+    /// Leaves a group that was taken, and not written, to the writer's thread.
+    pub(super) fn put_back(&self, batch: Batch) {
+        let mut inner = self.inner.lock();
+        for request in batch.requests.into_iter().rev() {
+            inner.queue.push_front(request);
+        }
+        drop(inner);
+        self.work.notify_one();
     }
 
     /// Makes a group's entries readable from disk; returns the segments that nothing needs any more.
@@ -183,6 +202,8 @@ impl Shared {
         {
             obsolete.push(oldest);
         }
+        drop(inner);
+        self.flushed.notify_all();
         obsolete
     }
 
@@ -264,6 +285,7 @@ impl Shared {
         };
         self.work.notify_all();
         self.spares_changed.notify_all();
+        self.flushed.notify_all();
         for done in queue.drain(..).filter_map(|request| request.done) {
             done(Err(error.clone()));
         }

@@ -1,6 +1,6 @@
-//! The one thread that writes groups.
+//! Whoever writes groups: a thread of its own, or the one that appends, if nobody writes just then.
 //!
-//! It takes everything that is queued, writes it as one group, flushes once, reports, and takes what
+//! The writer takes everything that is queued, writes it as one group, flushes once, reports, and takes what
 //! has been queued meanwhile: it never waits for more, so a lone request costs one flush and many
 //! share one. Between the write and the end of its flush no other group is begun.
 //!
@@ -10,6 +10,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::group::{
     ENTRY_OVERHEAD_BYTES, GroupBuilder, HEADER_BYTES, Header, Position, RECORD_HEADER_BYTES,
@@ -52,25 +54,60 @@ impl From<LogError> for WriteError {
 }
 
 impl Writer {
-    /// Runs until the log is closed or fails.
-    pub(super) fn run(mut self) {
-        while let Some(mut batch) = self.shared.next_batch() {
-            match self.write_batch(&batch) {
-                Ok(placed) => {
-                    self.publish(&placed);
-                    batch.complete();
-                }
-                Err(error) => {
-                    self.shared.fail(&error);
-                    batch.fail(&error);
-                    return;
-                }
+    /// The writer's thread: runs until the log is closed or fails.
+    pub(super) fn run(writer: &Mutex<Self>, shared: &Shared) {
+        while shared.wait_for_work() {
+            let mut writer = writer.lock();
+            // Whoever appended it may have written it by now.
+            let Some(batch) = shared.take_batch() else { continue };
+            let written = writer.write_batch(&batch);
+            if !writer.finish(batch, written) {
+                return;
             }
         }
-        if self.shared.wants_mark() {
-            let marked = self.write_mark();
-            self.shared.set_close_result(marked);
+        if shared.wants_mark() {
+            let marked = writer.lock().write_mark();
+            shared.set_close_result(marked);
         }
+    }
+
+    /// Writes what is queued on this thread, for at most one flush a group. What would have to wait for
+    /// room is left to the writer's thread.
+    pub(super) fn write_here(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        while let Some(batch) = shared.take_batch() {
+            if needed_bytes(&batch) > self.room() {
+                return shared.put_back(batch);
+            }
+            let written = match self.try_write(&batch) {
+                Ok(placed) => Ok(placed),
+                Err(WriteError::Full(_)) => return shared.put_back(batch),
+                Err(WriteError::Fatal(error)) => Err(error),
+            };
+            if !self.finish(batch, written) {
+                return;
+            }
+        }
+    }
+
+    /// Tells those who wait for a group how it ended; `false` if the log has failed.
+    fn finish(&mut self, mut batch: Batch, written: Result<Vec<Placed>, LogError>) -> bool {
+        match written {
+            Ok(placed) => {
+                self.publish(&placed);
+                batch.complete();
+                true
+            }
+            Err(error) => {
+                self.shared.fail(&error);
+                batch.fail(&error);
+                false
+            }
+        }
+    }
+
+    fn room(&self) -> u64 {
+        u64::from(self.active.bytes - self.next.offset)
     }
 
     /// Writes the batch as one group, however long the disk stays full.
@@ -89,10 +126,8 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &Batch) -> Result<Vec<Placed>, WriteError> {
-        let needed = batch.writes().map(write_bytes).sum::<u64>()
-            + u64::from(HEADER_BYTES + RECORD_HEADER_BYTES + 16 + STATE_BYTES_MAX);
-        let room = self.active.bytes - self.next.offset;
-        if needed > u64::from(room) {
+        let needed = needed_bytes(batch);
+        if needed > self.room() {
             self.rotate(needed)?;
         }
         self.builder.clear();
@@ -253,6 +288,12 @@ impl Writer {
         let mark = CleanMark { nonce: self.shared.nonce, number: self.number, end: self.end };
         mark.write(&self.shared.directory, &self.shared.disk)
     }
+}
+
+/// Room that a group of these takes at most.
+fn needed_bytes(batch: &Batch) -> u64 {
+    batch.writes().map(write_bytes).sum::<u64>()
+        + u64::from(HEADER_BYTES + RECORD_HEADER_BYTES + 16 + STATE_BYTES_MAX)
 }
 
 /// Room that a write takes in a group.

@@ -27,7 +27,9 @@ pub(super) fn check(author: &Author, note: &[u8], body: &Body) -> Result<()> {
         | Body::LeaseExpire { .. }
         | Body::LeaseCheckpoint { .. }
         | Body::Alarm { .. }
-        | Body::Auth(_) => Ok(()),
+        | Body::Auth(_)
+        | Body::Member(_)
+        | Body::Check => Ok(()),
         Body::Request { body, .. } => check(author, note, body),
     }
 }

@@ -1,30 +1,29 @@
 //! One openraft instance over the log and the store, with the calls that a node needs of it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, InitializeError};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError};
 use openraft::impls::BasicNode;
 use openraft::raft::ReadPolicy;
-use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy};
-use revfs_store::{Outcome, Position, Store};
+use openraft::{Config, ServerState, SnapshotPolicy};
+use revfs_store::{Outcome, Position};
 
 use super::log_store::LogStore;
-use super::network::NoPeers;
+use super::network::Network;
+use super::own_thread::OwnThread;
 use super::payload::{from_position, to_log_id};
-use super::state_machine::StateMachine;
+use super::state_machine::{StateMachine, Told};
 use super::type_config::{EncodedCommand, TypeConfig};
-use crate::auth::AuthTurns;
-use crate::lease_clock::LeaseBook;
-use crate::log::{Log, LogId};
+use crate::log::LogId;
+use crate::peer::Peers;
+use crate::snapshot::Snapshots;
 
-/// Entries that stay in the log behind a snapshot, for members that lag a little.
-const ENTRIES_KEPT: u64 = 5_000;
-
-/// Purges are gathered until they give up so many entries.
+/// Purges are gathered until they give up so many entries, or as many as lie between two snapshots.
 const PURGE_ENTRIES: u64 = 1_000;
 
 /// The pace of replication.
@@ -35,15 +34,27 @@ pub(crate) struct Pace {
     pub(crate) election_timeout: Duration,
     /// Entries between two snapshots: a snapshot costs nothing, it lets the log be purged.
     pub(crate) snapshot_entries: u64,
+    /// Entries that stay in the log behind a snapshot, for members that lag a little.
+    pub(crate) entries_kept: u64,
 }
 
-type Inner = openraft::Raft<TypeConfig, StateMachine>;
+pub(super) type Inner = openraft::Raft<TypeConfig, StateMachine>;
+
+/// What openraft answers to a proposal.
+pub(super) type Written = Result<
+    openraft::raft::ClientWriteResponse<TypeConfig>,
+    openraft::errors::RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+>;
 
 /// See the module. Clones are the same instance.
 #[derive(Clone)]
 pub struct Raft {
-    inner: Inner,
+    pub(super) inner: Inner,
+    pub(super) snapshots: Arc<Snapshots>,
     member: u64,
+    _thread: Arc<OwnThread>,
+    #[cfg(test)]
+    pub(crate) injected: super::injection::Injected,
 }
 
 /// Why replication could not start or go on.
@@ -68,22 +79,21 @@ pub enum WriteError {
     Unknown { reason: String },
 }
 
+/// Why no index was given that linearizable reads may be answered from.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadIndexError {
+    #[error("this member does not lead; the leader is {leader:?}")]
+    NotLeader { leader: Option<u64> },
+    #[error("no quorum confirmed that this member leads: {reason}")]
+    NotConfirmed { reason: String },
+}
+
 /// Where replication stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RaftStatus {
     pub term: u64,
     pub leader: Option<u64>,
     pub last_index: u64,
-}
-
-/// One member, as replication knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RaftMember {
-    pub(crate) id: u64,
-    /// Where the others find it.
-    pub(crate) address: String,
-    /// A learner does not vote.
-    pub(crate) votes: bool,
 }
 
 /// The log id of a store's position; `None` before the first entry.
@@ -105,52 +115,81 @@ fn config(cluster: u64, pace: Pace) -> Config {
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(election_timeout),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_entries),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
-        purge_batch_size: PURGE_ENTRIES,
+        max_in_snapshot_log_to_keep: pace.entries_kept,
+        purge_batch_size: PURGE_ENTRIES.min(pace.snapshot_entries),
         ..Config::default()
     }
 }
 
 impl Raft {
     /// Starts replication for `member`; entries that the log knows to be committed are applied
-    /// before this returns. The last two are told what is applied.
+    /// before this returns.
     pub(crate) async fn start(
-        (cluster, member): (u64, u64),
-        log: Arc<Log>,
-        store: Arc<Store>,
-        (leases, auth_turns): (Arc<LeaseBook>, Arc<AuthTurns>),
+        peers: Arc<Peers>,
+        snapshots: Arc<Snapshots>,
+        told: Told,
         pace: Pace,
     ) -> Result<Self, RaftError> {
         let stopped = |reason: String| RaftError::Stopped { reason };
+        let (cluster, member) = (peers.own().cluster, peers.own().member);
         let config =
             config(cluster, pace).validate().map_err(|error| stopped(error.to_string()))?;
-        let machine = StateMachine::new(store, leases, auth_turns)
+        let log = LogStore::new(Arc::clone(&snapshots.log), member);
+        let machine = StateMachine::new(Arc::clone(&snapshots), told)
             .map_err(|error| stopped(error.to_string()))?;
-        let inner =
-            Inner::new(member, Arc::new(config), NoPeers, LogStore::new(log), machine).await;
+        let network = Network {
+            peers,
+            snapshots: Arc::clone(&snapshots),
+            answer_timeout: pace.election_timeout,
+        };
+        let thread = OwnThread::new().map_err(|error| stopped(error.to_string()))?;
+        let known = log.clone();
+        let inner = thread.run(Inner::new(member, Arc::new(config), network, log, machine)).await?;
         let inner = inner.map_err(|error| stopped(error.to_string()))?;
-        Ok(Self { inner, member })
+        known.learn(inner.metrics().borrow_watched().membership_config.membership());
+        Ok(Self {
+            inner,
+            member,
+            snapshots,
+            _thread: Arc::new(thread),
+            #[cfg(test)]
+            injected: super::injection::Injected::default(),
+        })
     }
 
-    /// Waits until this member leads and has applied all that the log held when it started. On a
-    /// log that does not say who belongs to the cluster, this member is the only one.
+    /// Whether the log says who belongs to the cluster.
+    pub(crate) async fn is_initialised(&self) -> Result<bool, RaftError> {
+        let initialised = self.inner.is_initialized().await;
+        initialised.map_err(|error| RaftError::Stopped { reason: error.to_string() })
+    }
+
+    /// Begins a cluster of `members`, each with its address. All of them may do so, with the same
+    /// members; a log that says already who belongs to the cluster is left as it is.
+    pub(crate) async fn initialise(
+        &self,
+        members: impl IntoIterator<Item = (u64, String)>,
+    ) -> Result<(), RaftError> {
+        let members: BTreeMap<u64, BasicNode> =
+            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        match self.inner.initialize(members).await {
+            Ok(()) | Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                Ok(())
+            }
+            Err(error) => Err(RaftError::Stopped { reason: error.to_string() }),
+        }
+    }
+
+    /// Waits until this member, which is the only voter, leads and has applied all that the log held when
+    /// it started.
     pub(crate) async fn lead(&self, timeout: Duration) -> Result<(), RaftError> {
         let not_ready = |reason: String| RaftError::NotReady { waited: timeout, reason };
         let stopped = |reason: String| RaftError::Stopped { reason };
-        let members = BTreeMap::from([(self.member, BasicNode::new(""))]);
-        match self.inner.initialize(members).await {
-            // It stands for election by itself.
-            Ok(()) => {}
-            Err(openraft::errors::RaftError::APIError(InitializeError::NotAllowed(_))) => {
-                // A member that led when it stopped leads again at once. Any other need not wait for
-                // a timeout before it stands for election, if nobody else may vote.
-                let state = self.inner.with_raft_state(|state| state.server_state).await;
-                if state.map_err(|error| stopped(error.to_string()))? != ServerState::Leader {
-                    let elected = self.inner.trigger().elect(false).await;
-                    elected.map_err(|error| stopped(error.to_string()))?;
-                }
-            }
-            Err(error) => return Err(stopped(error.to_string())),
+        // A member that led when it stopped leads again at once, and one that has just begun a cluster
+        // stands for election by itself. Any other need not wait for a timeout: nobody else may vote.
+        let state = self.inner.with_raft_state(|state| state.server_state).await;
+        if state.map_err(|error| stopped(error.to_string()))? == ServerState::Follower {
+            let elected = self.inner.trigger().elect(false).await;
+            elected.map_err(|error| stopped(error.to_string()))?;
         }
         let leads = self.inner.wait(Some(timeout)).state(ServerState::Leader, "to lead").await;
         leads.map_err(|error| not_ready(error.to_string()))?;
@@ -159,12 +198,29 @@ impl Raft {
         Ok(())
     }
 
-    /// Proposes an encoded command and waits until it is applied.
+    /// Proposes an encoded command and waits until it is applied here.
     pub(crate) async fn propose(&self, command: Bytes) -> Result<Outcome, WriteError> {
+        self.write(None, command).await.map(|(_, outcome)| outcome)
+    }
+
+    /// Proposes a command for the member that knows it by `number`; its place in the log once it is applied.
+    pub(crate) async fn propose_for(
+        &self,
+        number: NonZeroU64,
+        command: Bytes,
+    ) -> Result<LogId, WriteError> {
+        self.write(Some(number), command).await.map(|(id, _)| id)
+    }
+
+    async fn write(
+        &self,
+        forwarded: Option<NonZeroU64>,
+        bytes: Bytes,
+    ) -> Result<(LogId, Outcome), WriteError> {
         let unknown = |reason: String| Err(WriteError::Unknown { reason });
-        match self.inner.client_write(EncodedCommand(command)).await {
+        match self.client_write(EncodedCommand { forwarded, bytes }).await {
             Ok(response) => match response.data {
-                Some(outcome) => Ok(outcome),
+                Some(outcome) => Ok((to_log_id(response.log_id), outcome)),
                 None => unknown("the entry was applied as one without a command".to_owned()),
             },
             Err(openraft::errors::RaftError::APIError(error)) => match error {
@@ -182,11 +238,94 @@ impl Raft {
         }
     }
 
+    async fn client_write(&self, command: EncodedCommand) -> Written {
+        #[cfg(test)]
+        if let Some(injection) = self.injected.of(&command.bytes) {
+            return injection.instead_of(self.inner.client_write(command)).await;
+        }
+        self.inner.client_write(command).await
+    }
+
     /// Waits until a quorum has confirmed, after this was called, that this member leads, and it has
     /// applied all that was committed before.
     pub(crate) async fn confirm_leadership(&self) -> Result<(), RaftError> {
         let confirmed = self.inner.ensure_linearizable(ReadPolicy::ReadIndex).await;
         confirmed.map(drop).map_err(|error| RaftError::Stopped { reason: error.to_string() })
+    }
+
+    /// A quorum has confirmed, after this was called, that this member leads: whoever has applied the
+    /// entry that is returned may answer linearizable reads that came before the call.
+    pub(crate) async fn read_index(&self) -> Result<LogId, ReadIndexError> {
+        match self.inner.get_read_log_id(ReadPolicy::ReadIndex).await {
+            Ok((read, _)) => Ok(to_log_id(*read.log_id())),
+            Err(openraft::errors::RaftError::APIError(LinearizableReadError::ForwardToLeader(
+                forward,
+            ))) => Err(ReadIndexError::NotLeader { leader: forward.leader_id }),
+            Err(error) => Err(ReadIndexError::NotConfirmed { reason: error.to_string() }),
+        }
+    }
+
+    /// Waits until the entry `index` is applied here; false if it is not within `timeout`.
+    pub(crate) async fn is_applied(&self, index: u64, timeout: Duration) -> bool {
+        let wait = self.inner.wait(Some(timeout));
+        wait.applied_index_at_least(Some(index), "a confirmed read").await.is_ok()
+    }
+
+    /// As [`Raft::is_alone`], as the log says: what was measured may be older than that.
+    pub(crate) async fn decides_alone(&self) -> Result<bool, RaftError> {
+        let own = self.member;
+        let alone = self.inner.with_raft_state(move |state| {
+            let mut voters = state.membership_state.effective().voter_ids();
+            voters.next() == Some(own) && voters.next().is_none()
+        });
+        alone.await.map_err(|error| RaftError::Stopped { reason: error.to_string() })
+    }
+
+    /// Gives the lead to the voter that is nearest to this one, if this one leads and has another; waits
+    /// until it leads no more.
+    pub(crate) async fn hand_over(&self, timeout: Duration) {
+        let next = {
+            let metrics = self.inner.metrics();
+            let metrics = metrics.borrow_watched();
+            let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+            let others = metrics.replication.iter().flatten();
+            let voters = others.filter(|(id, _)| **id != self.member && voters.contains(*id));
+            voters.max_by_key(|(_, matched)| matched.map(|id| id.index)).map(|(id, _)| *id)
+        };
+        let Some(next) = next else { return };
+        if self.inner.trigger().transfer_leader(next).await.is_err() {
+            return;
+        }
+        let follows = |metrics: &openraft::RaftMetrics<TypeConfig>| {
+            metrics.state != ServerState::Leader && metrics.current_leader.is_some()
+        };
+        if self.inner.wait(Some(timeout)).metrics(follows, "to hand over").await.is_err() {
+            tracing::info!("no other member took the lead in time; the others elect one");
+        }
+    }
+
+    /// This member alone decides: what it has applied is all that was acknowledged anywhere.
+    pub(crate) fn is_alone(&self) -> bool {
+        let metrics = self.inner.metrics();
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        let mut voters = membership.voter_ids();
+        voters.next() == Some(self.member) && voters.next().is_none()
+    }
+
+    /// Whether this member belongs to the cluster without a voice, as far as its log says.
+    pub(crate) fn is_learner(&self) -> bool {
+        let metrics = self.inner.metrics();
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        let belongs = membership.nodes().any(|(id, _)| *id == self.member);
+        belongs && membership.voter_ids().all(|id| id != self.member)
+    }
+
+    /// Where a member is found, as far as the log says.
+    pub(crate) fn address_of(&self, member: u64) -> Option<String> {
+        let metrics = self.inner.metrics();
+        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
+        let mut nodes = membership.nodes();
+        nodes.find(|(id, _)| **id == member).map(|(_, node)| node.addr.clone())
     }
 
     /// Waits until this member leads by confirmation and has applied all that its log held at the call.
@@ -233,26 +372,6 @@ impl Raft {
             leader: metrics.current_leader,
             last_index: metrics.last_log_index.unwrap_or(0),
         }
-    }
-
-    /// Who belongs to the cluster, by number.
-    pub(crate) fn members(&self) -> Vec<RaftMember> {
-        let metrics = self.inner.metrics();
-        let membership = Arc::clone(&metrics.borrow_watched().membership_config);
-        let voters: Vec<u64> = membership.voter_ids().collect();
-        let member = |(&id, node): (&u64, &BasicNode)| RaftMember {
-            id,
-            address: node.addr.clone(),
-            votes: voters.contains(&id),
-        };
-        membership.nodes().map(member).collect()
-    }
-
-    /// Writes into the log where the others find a member.
-    pub(crate) async fn set_address(&self, member: u64, address: String) -> Result<(), RaftError> {
-        let nodes = BTreeMap::from([(member, BasicNode::new(address))]);
-        let changed = self.inner.change_membership(ChangeMembers::SetNodes(nodes), true).await;
-        changed.map(drop).map_err(|error| RaftError::Stopped { reason: error.to_string() })
     }
 
     /// Why replication has stopped, if it has.

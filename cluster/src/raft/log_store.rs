@@ -5,14 +5,15 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{Stream, stream};
-use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::payload::{from_log_entry, from_log_id, to_log_entry, to_log_id};
-use super::type_config::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
+use super::type_config::{Membership, RaftEntry, RaftLogId, RaftVote, TypeConfig};
 use crate::log::{Log, Vote};
 
 /// Payload that is read from the log at once, to be applied or sent.
@@ -21,11 +22,22 @@ const CHUNK_BYTES: usize = 8 << 20;
 #[derive(Clone)]
 pub(super) struct LogStore {
     log: Arc<Log>,
+    member: u64,
+    /// This member alone decides, as the newest membership that it knows has it: nobody else waits for what
+    /// it appends, so that replication may wait for the disk itself.
+    is_alone: Arc<AtomicBool>,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Arc<Log>) -> Self {
-        Self { log }
+    pub(super) fn new(log: Arc<Log>, member: u64) -> Self {
+        Self { log, member, is_alone: Arc::default() }
+    }
+
+    /// Takes note of a membership.
+    pub(super) fn learn(&self, membership: &Membership) {
+        let mut voters = membership.voter_ids();
+        let is_alone = voters.next() == Some(self.member) && voters.next().is_none();
+        self.is_alone.store(is_alone, Ordering::Release);
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
@@ -143,11 +155,21 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries = entries.into_iter().map(to_log_entry).collect();
+        let entries = entries.into_iter().map(|entry| {
+            if let EntryPayload::Membership(membership) = &entry.payload {
+                self.learn(membership);
+            }
+            to_log_entry(entry)
+        });
+        let entries = entries.collect();
         let done = move |result: Result<(), crate::log::LogError>| {
             callback.io_completed(result.map_err(io::Error::from));
         };
-        self.log.append(entries, Box::new(done));
+        if self.is_alone.load(Ordering::Acquire) {
+            self.log.append_here(entries, Box::new(done));
+        } else {
+            self.log.append(entries, Box::new(done));
+        }
         Ok(())
     }
 

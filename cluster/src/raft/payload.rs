@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -19,6 +20,10 @@ use crate::log;
 const KIND_BLANK: u8 = 0;
 const KIND_COMMAND: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
+/// A command behind the number by which the member that forwarded it knows it.
+const KIND_FORWARDED: u8 = 3;
+
+const NUMBER_BYTES: usize = size_of::<u64>();
 
 pub(super) fn to_log_id(id: RaftLogId) -> log::LogId {
     log::LogId { term: id.leader_id.term, index: id.index }
@@ -31,7 +36,13 @@ pub(super) fn from_log_id(id: log::LogId) -> RaftLogId {
 pub(super) fn to_log_entry(entry: RaftEntry) -> log::Entry {
     let (kind, payload) = match entry.payload {
         EntryPayload::Blank => (KIND_BLANK, Bytes::new()),
-        EntryPayload::Normal(EncodedCommand(bytes)) => (KIND_COMMAND, bytes),
+        EntryPayload::Normal(EncodedCommand { forwarded: None, bytes }) => (KIND_COMMAND, bytes),
+        EntryPayload::Normal(EncodedCommand { forwarded: Some(number), bytes }) => {
+            let mut payload = Vec::with_capacity(NUMBER_BYTES + bytes.len());
+            payload.extend_from_slice(&number.get().to_be_bytes());
+            payload.extend_from_slice(&bytes);
+            (KIND_FORWARDED, payload.into())
+        }
         EntryPayload::Membership(membership) => {
             let mut bytes = Vec::new();
             put_membership(&mut bytes, &membership);
@@ -44,7 +55,15 @@ pub(super) fn to_log_entry(entry: RaftEntry) -> log::Entry {
 pub(super) fn from_log_entry(entry: log::Entry) -> io::Result<RaftEntry> {
     let payload = match entry.kind {
         KIND_BLANK => EntryPayload::Blank,
-        KIND_COMMAND => EntryPayload::Normal(EncodedCommand(entry.payload)),
+        KIND_COMMAND => {
+            EntryPayload::Normal(EncodedCommand { forwarded: None, bytes: entry.payload })
+        }
+        KIND_FORWARDED => {
+            let number = Fields(&entry.payload).u64().and_then(NonZeroU64::new);
+            let number = number.ok_or_else(|| invalid(format!("{} has no number", entry.id)))?;
+            let bytes = entry.payload.slice(NUMBER_BYTES..);
+            EntryPayload::Normal(EncodedCommand { forwarded: Some(number), bytes })
+        }
         KIND_MEMBERSHIP => {
             let membership = whole(&entry.payload, |fields| fields.membership())
                 .ok_or_else(|| invalid(format!("{} holds no membership", entry.id)))?;
@@ -94,18 +113,36 @@ pub(super) fn from_position(
     Ok((Some(id), membership))
 }
 
-/// A position as a cluster of `member` alone would have it, and the log entry that it stands at.
-pub(crate) fn position_of_one(
+/// A position as a cluster of these voters would have it, and the log entry that it stands at.
+pub(crate) fn position_of(
     position: &Position,
-    member: u64,
+    members: &BTreeMap<u64, String>,
 ) -> io::Result<(Option<log::LogId>, Bytes)> {
     let (id, _) = from_position(position)?;
     let Some(id) = id else { return Ok((None, Bytes::new())) };
-    let nodes = BTreeMap::from([(member, BasicNode::new(""))]);
-    let alone = Membership::new(vec![BTreeSet::from([member])], nodes);
-    let alone = alone.map_err(|error| invalid(error.to_string()))?;
-    let own = to_position(id, &StoredMembership::new(Some(id), alone));
-    Ok((Some(to_log_id(id)), own.raft))
+    let id = to_log_id(id);
+    Ok((Some(id), position_behind(id, members)?.raft))
+}
+
+/// The position behind the entry `id`, which gave a cluster these voters.
+pub(crate) fn position_behind(
+    id: log::LogId,
+    members: &BTreeMap<u64, String>,
+) -> io::Result<Position> {
+    let nodes: BTreeMap<u64, BasicNode> =
+        members.iter().map(|(member, urls)| (*member, BasicNode::new(urls))).collect();
+    let voters = Membership::new(vec![members.keys().copied().collect()], nodes);
+    let voters = voters.map_err(|error| invalid(error.to_string()))?;
+    let id = from_log_id(id);
+    Ok(to_position(id, &StoredMembership::new(Some(id), voters)))
+}
+
+/// Who votes, by the membership that stands in the position, and where each is found.
+pub(crate) fn voters_of(position: &Position) -> io::Result<Vec<(u64, String)>> {
+    let (_, stored) = from_position(position)?;
+    let membership = stored.membership();
+    let address = |id: u64| membership.get_node(&id).map(|node| node.addr.clone());
+    Ok(membership.voter_ids().map(|id| (id, address(id).unwrap_or_default())).collect())
 }
 
 fn invalid(reason: String) -> io::Error {
@@ -181,6 +218,7 @@ impl Fields<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::num::NonZeroU64;
 
     use bytes::Bytes;
     use openraft::EntryPayload;
@@ -197,6 +235,10 @@ mod tests {
         Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([2])], nodes).unwrap()
     }
 
+    fn command(forwarded: Option<NonZeroU64>) -> EncodedCommand {
+        EncodedCommand { forwarded, bytes: Bytes::from_static(b"\x01abc") }
+    }
+
     fn id(term: u64, index: u64) -> RaftLogId {
         RaftLogId::new(CommittedLeaderId::new(term), index)
     }
@@ -205,7 +247,8 @@ mod tests {
     fn entries_survive_the_log() {
         let payloads = [
             EntryPayload::Blank,
-            EntryPayload::Normal(EncodedCommand(Bytes::from_static(b"\x01abc"))),
+            EntryPayload::Normal(command(None)),
+            EntryPayload::Normal(command(NonZeroU64::new(7))),
             EntryPayload::Membership(joint()),
         ];
         for payload in payloads {

@@ -86,7 +86,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
             LogOptions { segment_bytes: 64 << 10, cache_bytes: 64, ..LogOptions::default() };
         Log::create(directory.path(), &options).unwrap();
         let log = Log::open(directory.path(), options, None).unwrap();
-        Ok((directory, LogStore::new(Arc::new(log)), Machine::default()))
+        Ok((directory, LogStore::new(Arc::new(log), 0), Machine::default()))
     }
 }
 

@@ -1,22 +1,28 @@
 //! The types that openraft is made concrete with.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 use openraft::impls::{BasicNode, leader_id_std};
 use revfs_store::Outcome;
 
-/// A store command as [`revfs_store::Command::encode`] wrote it.
+/// A store command as [`revfs_store::Command::encode`] wrote it, and who waits for it elsewhere.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct EncodedCommand(pub(crate) Bytes);
+pub(crate) struct EncodedCommand {
+    /// By which the member that forwarded the command knows it again when it applies it.
+    pub(crate) forwarded: Option<NonZeroU64>,
+    pub(crate) bytes: Bytes,
+}
 
 impl std::fmt::Debug for EncodedCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "EncodedCommand({} bytes)", self.0.len())
+        write!(f, "EncodedCommand({} bytes, {:?})", self.bytes.len(), self.forwarded)
     }
 }
 
 impl std::fmt::Display for EncodedCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "command of {} bytes", self.0.len())
+        write!(f, "command of {} bytes", self.bytes.len())
     }
 }
 

@@ -19,11 +19,15 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The common name in the certificate of a connection's client, once the handshake has verified it.
 pub(crate) type CommonName = Arc<OnceLock<Arc<str>>>;
 
+/// Told why a handshake failed.
+pub(crate) type Refused = Box<dyn Fn(&io::Error) + Send>;
+
 /// See the module.
 pub(crate) struct TlsStream<IO> {
     state: State<IO>,
     /// Set by the handshake; `None` if names mean nothing here.
     name: Option<CommonName>,
+    refused: Refused,
     timeout: Pin<Box<Sleep>>,
 }
 
@@ -34,9 +38,14 @@ enum State<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
-    pub(crate) fn new(io: IO, acceptor: &TlsAcceptor, name: Option<CommonName>) -> Self {
+    pub(crate) fn new(
+        io: IO,
+        acceptor: &TlsAcceptor,
+        name: Option<CommonName>,
+        refused: Refused,
+    ) -> Self {
         let timeout = Box::pin(tokio::time::sleep(HANDSHAKE_TIMEOUT));
-        Self { state: State::Handshake(Box::new(acceptor.accept(io))), name, timeout }
+        Self { state: State::Handshake(Box::new(acceptor.accept(io))), name, refused, timeout }
     }
 
     /// The encrypted stream, once there is one.
@@ -55,7 +64,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
                     self.state = State::Open(Box::new(stream));
                 }
                 Err(error) => {
-                    tracing::info!(%error, "a connection was refused");
+                    (self.refused)(&error);
                     self.state = State::Failed;
                     return Poll::Ready(Err(error));
                 }

@@ -193,7 +193,7 @@ async fn a_learner_is_not_asked_for_what_it_refuses() {
     assert_eq!(keyspace.txns.load(Ordering::SeqCst), 5);
     let seen = learner.seen();
     assert_eq!(seen.len(), 1, "it was asked once");
-    assert_eq!(seen[0], (None, true), "a leader is required");
+    assert_eq!(seen[0], (None, false), "what a node is can be asked without a leader");
 
     let alone = connect_with(&learner.endpoint.clone().into(), quick()).await;
     let error = alone.map(drop).unwrap_err();
@@ -219,5 +219,7 @@ async fn words_of_a_proxy_leave_the_outcome_of_a_change_open_and_etcds_do_not() 
     assert!(matches!(errors[0], Error::NoQuorum { .. }), "{errors:?}");
     assert!(matches!(errors[1], Error::Invalid(_)), "{errors:?}");
     assert!(matches!(errors[2], Error::OutcomeUnknown { .. }), "{errors:?}");
-    assert_eq!(node.seen().len(), 3);
+    let seen = node.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.iter().all(|(_, leader)| *leader), "a change requires a leader: {seen:?}");
 }

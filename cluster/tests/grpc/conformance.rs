@@ -21,7 +21,7 @@ const SEEN_HERE: [(&str, &[&str]); 5] = [
 ];
 
 /// Differences that other tests show, and where; or whose absence is the point.
-const SEEN_ELSEWHERE: [(&str, &str); 25] = [
+const SEEN_ELSEWHERE: [(&str, &str); 27] = [
     ("txn-ops", "kv.rs"),
     ("key-length", "kv.rs"),
     ("put-and-delete", "kv.rs"),
@@ -46,6 +46,8 @@ const SEEN_ELSEWHERE: [(&str, &str); 25] = [
     ("bcrypt-length", "auth/login.rs"),
     ("login-time", "src/auth/password.rs"),
     ("concurrent-streams", "mount-helper: serve/settings.rs"),
+    ("cors", "mount-helper: tests/program/serve.rs"),
+    ("keepalive-min-time", "mount-helper: serve/settings.rs"),
     ("log-format", "mount-helper: serve/settings.rs"),
 ];
 

@@ -35,6 +35,22 @@ pub(crate) async fn etcdctl(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcdctl_may_name_a_node_by_its_url_or_its_socket() {
+    let node = Node::start().await;
+    let url = format!("http://{}", node.address());
+    let socket = format!("unix://{}", node.socket().display());
+    for endpoint in [&url, &socket] {
+        let status = etcdctl(endpoint, &["endpoint", "status"], "").await.unwrap();
+        assert!(status.contains(", true, false, "), "{endpoint}: {status}");
+        let health = etcdctl(endpoint, &["endpoint", "health"], "").await;
+        assert!(health.is_ok(), "{endpoint}: {health:?}");
+        assert_eq!(etcdctl(endpoint, &["put", "k", "v"], "").await.unwrap(), "OK\n");
+        assert_eq!(etcdctl(endpoint, &["get", "k"], "").await.unwrap(), "k\nv\n");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcdctl_works_on_a_node() {
     let node = Node::start().await;
     let endpoint = node.address();

@@ -207,7 +207,10 @@ async fn the_version_names_the_etcd_that_is_built() {
     let node = Node::start().await;
     let answer = ask(&node.address(), "GET", "/version", "").await;
     let version = revfs_cluster::grpc::ETCD_VERSION;
-    let expected = json!({"etcdserver": version, "etcdcluster": version, "storage": version});
+    let expected = json!({
+        "etcdserver": version, "etcdcluster": version, "storage": version,
+        "revfs": env!("CARGO_PKG_VERSION"), "revfscluster": 1,
+    });
     assert_eq!((answer.code, answer.json()), (200, expected));
     assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
     node.stop().await;

@@ -1,6 +1,9 @@
 //! How the node is, by HTTP: health, checks and metrics.
 
+use revfs_api::wire::etcdserverpb as pb;
+use revfs_api::wire::etcdserverpb::lease_client::LeaseClient;
 use revfs_api::wire::etcdserverpb::maintenance_client::MaintenanceClient;
+use revfs_api::wire::etcdserverpb::watch_client::WatchClient;
 use revfs_api::wire::etcdserverpb::{AlarmRequest, PutRequest};
 use revfs_cluster::grpc::{Address, Listen, Listener, Shows};
 use serde_json::json;
@@ -75,6 +78,9 @@ async fn metrics_have_etcds_names_and_count_calls_by_method_and_code() {
         &format!("grpc_server_started_total{{{put}}} 3"),
         &format!("grpc_server_handled_total{{{put},grpc_code=\"OK\"}} 2"),
         &format!("grpc_server_handled_total{{{put},grpc_code=\"InvalidArgument\"}} 1"),
+        &format!("grpc_server_handling_seconds_count{{{put}}} 3"),
+        "etcd_server_is_learner 0",
+        "etcd_server_read_indexes_failed_total 0",
         "process_resident_memory_bytes ",
         "revfs_read_only 0",
     ] {
@@ -82,6 +88,80 @@ async fn metrics_have_etcds_names_and_count_calls_by_method_and_code() {
         assert!(found, "{line} is missing in {}", answer.body);
     }
     assert!(answer.body.ends_with("# EOF\n"));
+    assert!(!answer.body.contains("revfs.peer"), "members alone call it, elsewhere");
+    node.stop().await;
+}
+
+/// The value of a row.
+fn value(metrics: &str, name: &str) -> f64 {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.unwrap_or_else(|| panic!("{name} is missing in {metrics}"));
+    value.parse().unwrap_or_else(|error| panic!("{name} {value}: {error}"))
+}
+
+#[tokio::test]
+async fn metrics_count_what_the_node_does_and_how_long_its_disk_takes() {
+    let node = Node::start().await;
+    let mut kv = node.kv().await;
+    for key in ["a", "b"] {
+        kv.put(PutRequest { key: key.into(), ..PutRequest::default() }).await.unwrap();
+    }
+    let all = || pb::RangeRequest { key: "a".into(), range_end: "z".into(), ..Default::default() };
+    kv.range(all()).await.unwrap();
+    let delete = pb::DeleteRangeRequest { key: "b".into(), ..Default::default() };
+    kv.delete_range(delete).await.unwrap();
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let put = PutRequest { key: "c".into(), ..Default::default() };
+    let success = vec![
+        op(pb::request_op::Request::RequestPut(put)),
+        op(pb::request_op::Request::RequestRange(all())),
+    ];
+    kv.txn(pb::TxnRequest { success, ..Default::default() }).await.unwrap();
+    let mut leases = LeaseClient::new(node.channel().await);
+    for id in [1, 2] {
+        leases.lease_grant(pb::LeaseGrantRequest { ttl: 60, id }).await.unwrap();
+    }
+    leases.lease_revoke(pb::LeaseRevokeRequest { id: 1 }).await.unwrap();
+    let (requests, sent) = tokio::sync::mpsc::channel(1);
+    let create = pb::WatchCreateRequest { key: "w".into(), ..Default::default() };
+    let create = pb::watch_request::RequestUnion::CreateRequest(create);
+    requests.send(pb::WatchRequest { request_union: Some(create) }).await.unwrap();
+    let mut watching = WatchClient::new(node.channel().await);
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let mut watching = watching.watch(sent).await.unwrap().into_inner();
+    assert!(watching.message().await.unwrap().unwrap().created);
+    kv.put(PutRequest { key: "w".into(), ..PutRequest::default() }).await.unwrap();
+    assert_eq!(watching.message().await.unwrap().unwrap().events.len(), 1);
+
+    let (_, metrics) = get(&node, "/metrics").await;
+    let watch =
+        "grpc_type=\"bidi_stream\",grpc_service=\"etcdserverpb.Watch\",grpc_method=\"Watch\"";
+    for (name, expected) in [
+        ("etcd_mvcc_put_total", 4.0),
+        ("etcd_mvcc_delete_total", 1.0),
+        ("etcd_mvcc_range_total", 2.0),
+        ("etcd_mvcc_txn_total", 1.0),
+        ("etcd_debugging_lease_granted_total", 2.0),
+        ("etcd_debugging_lease_revoked_total", 1.0),
+        ("revfs_leases", 1.0),
+        ("etcd_debugging_mvcc_watch_stream_total", 1.0),
+        ("etcd_debugging_mvcc_watcher_total", 1.0),
+        ("etcd_debugging_mvcc_events_total", 1.0),
+        ("etcd_server_proposals_pending", 0.0),
+        ("etcd_server_proposals_failed_total", 0.0),
+        (&format!("grpc_server_msg_received_total{{{watch}}}"), 1.0),
+        (&format!("grpc_server_msg_sent_total{{{watch}}}"), 2.0),
+    ] {
+        assert_eq!(value(&metrics, name), expected, "{name}");
+    }
+    let flushes = "etcd_disk_wal_fsync_duration_seconds";
+    let count = value(&metrics, &format!("{flushes}_count"));
+    assert!(count >= 7.0, "one for each change that came alone: {count}");
+    assert_eq!(value(&metrics, &format!("{flushes}_bucket{{le=\"+Inf\"}}")), count);
+    assert!(value(&metrics, &format!("{flushes}_sum")) > 0.0);
+    // Also where nothing was committed yet.
+    value(&metrics, "etcd_disk_backend_commit_duration_seconds_count");
+    drop((requests, watching, kv, leases));
     node.stop().await;
 }
 

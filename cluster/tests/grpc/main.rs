@@ -15,6 +15,8 @@ mod http;
 mod kv;
 mod lease_keeper;
 mod maintenance;
+mod malformed;
+mod mirror;
 mod node;
 mod oracle;
 mod refusing;

@@ -41,8 +41,12 @@ struct Server {
 
 impl Server {
     async fn start(options: TlsOptions) -> Self {
+        Self::start_at("127.0.0.1:0".parse().expect("it can be made"), options).await
+    }
+
+    async fn start_at(address: SocketAddr, options: TlsOptions) -> Self {
         let tls = Tls::load(options).expect("the files are good");
-        let address = Address::Tcp("127.0.0.1:0".parse().expect("it can be made"));
+        let address = Address::Tcp(address);
         let listeners = vec![Listener { address, tls: Some(tls), shows: Shows::Everything }];
         let node = Node::start_with(Listen { listeners, ..Listen::default() }).await;
         let Address::Tcp(address) = node.bound()[0] else { panic!("it listens on TCP") };
@@ -320,6 +324,7 @@ async fn the_client_believes_its_authority_alone_and_comes_with_its_certificate(
         trusted: authority.pem.clone().into(),
         identity: Some((own.certificate.into(), own.key.into())),
         server_name: Some("localhost".into()),
+        ..ClientTls::default()
     };
     let with = async |tls: ClientTls| connect_with(&endpoints, Settings { tls, ..quick() }).await;
     let keys = with(tls.clone()).await.unwrap();
@@ -334,6 +339,52 @@ async fn the_client_believes_its_authority_alone_and_comes_with_its_certificate(
     }
     drop(keys);
     server.node.stop().await;
+}
+
+#[tokio::test]
+async fn the_client_reads_its_files_again_when_a_node_does_not_let_it_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = tempfile::tempdir().unwrap();
+    let (authority, clients, later) =
+        (Authority::new("servers"), Authority::new("clients"), Authority::new("later"));
+    let plain = options(directory.path(), &authority.issue("server", 1));
+    let server = Server::start(only_for(&clients, directory.path(), plain.clone())).await;
+    let address = server.address;
+    let trusted = own.path().join("ca.pem");
+    std::fs::write(&trusted, &authority.pem).unwrap();
+    let (certificate, key) = clients.issue("someone", 2).write(own.path());
+    let name = Some("localhost".to_owned());
+    let tls = ClientTls::from_files(Some(&trusted), Some(&certificate), Some(&key), name).unwrap();
+    let endpoints: Endpoints = format!("https://{address}").parse().unwrap();
+    let keys = connect_with(&endpoints, Settings { tls, ..quick() }).await.unwrap();
+    keys.txn(put(), Origin::default()).await.unwrap();
+    server.node.stop().await;
+
+    // Now others are let in, and the client's files are of them.
+    let server = Server::start_at(address, only_for(&later, directory.path(), plain)).await;
+    keys.status().await.unwrap_err();
+    later.issue("someone", 3).write(own.path());
+    let deadline = Instant::now() + NOTICED_WITHIN;
+    while let Err(error) = keys.status().await {
+        assert!(Instant::now() < deadline, "{error}");
+    }
+    drop(keys);
+    server.node.stop().await;
+}
+
+/// The gateway's whole answer to a read without a token.
+async fn ask_the_gateway(address: SocketAddr, mut config: ClientConfig) -> String {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    let name = ServerName::try_from("localhost").expect("it is a name");
+    let mut stream =
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("it is let in");
+    let request = "POST /v3/kv/range HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+                   content-length: 14\r\n\r\n{\"key\":\"YQ==\"}";
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("it answers");
+    answer
 }
 
 /// Enables authentication, with root and a user `alice` who may write below `a/`.
@@ -367,6 +418,7 @@ async fn the_name_in_a_certificate_is_its_user_where_the_listener_says_so() {
     let nobody = Err("etcdserver: user name is empty".to_owned());
     let denied = Err("etcdserver: permission denied".to_owned());
     for (options, own, other) in [(options, nobody.clone(), nobody), (named, Ok(()), denied)] {
+        let is_user = options.name_is_user;
         let server = Server::start(options).await;
         let pair = clients.issue("alice", 3);
         let tls = ClientTlsConfig::new()
@@ -381,6 +433,11 @@ async fn the_name_in_a_certificate_is_its_user_where_the_listener_says_so() {
             let answer = KvClient::new(channel.clone()).put(put).await;
             assert_eq!(answer.map(drop).map_err(|status| status.message().to_owned()), expected);
         }
+        // The gateway believes no name of a certificate, and says so to who might think it does.
+        let answer = ask_the_gateway(server.address, client(&servers, Some(&pair), BOTH)).await;
+        let expected = if is_user { "CommonName of client" } else { "user name is empty" };
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains(expected), "{answer}");
         server.node.stop().await;
     }
 }

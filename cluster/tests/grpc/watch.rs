@@ -12,7 +12,7 @@ use revfs_api::wire::etcdserverpb::watch_create_request::FilterType;
 use revfs_api::wire::etcdserverpb::watch_request::RequestUnion;
 use revfs_api::wire::mvccpb::Event;
 use revfs_api::wire::mvccpb::event::EventType;
-use revfs_cluster::grpc::Listen;
+use revfs_cluster::grpc::{Limits, Listen};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -380,6 +380,24 @@ async fn many_watches_share_a_stream_and_each_has_its_events() {
         assert_eq!((told.watch_id, told.events.len()), (id, 1));
     }
     drop(watches);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_takes_so_many_watches_of_all_its_clients() {
+    let limits = Limits { watches_max: 3, ..Limits::default() };
+    let node = Node::start_with(Listen { limits, ..Listen::default() }).await;
+    let (mut one, mut other) = (Watches::open(&node).await, Watches::open(&node).await);
+    let (first, _) = one.create(create("a", "")).await;
+    one.create(create("b", "")).await;
+    other.create(create("c", "")).await;
+    let reason = other.refused(create("d", "")).await;
+    let busy = "rpc error: code = ResourceExhausted desc = etcdserver: too many requests";
+    assert_eq!(reason, busy);
+    one.cancel(first).await;
+    assert!(one.next().await.canceled);
+    other.create(create("d", "")).await;
+    drop((one, other));
     node.stop().await;
 }
 

@@ -9,7 +9,7 @@ use revfs_api::KeySpace;
 use revfs_api::backup::BackupPart;
 use revfs_api::keyspace::{Answer, Error, Read, Revision};
 use revfs_cluster::Node;
-use revfs_cluster::restore::{Progress, RestoreError, Restored, restore, verify};
+use revfs_cluster::restore::{Progress, RestoreError, RestoreOptions, Restored, restore, verify};
 
 use crate::rig::{all, config, get, put, shut_down, start};
 
@@ -30,7 +30,7 @@ async fn save(space: &Arc<dyn KeySpace>, path: &Path) -> Vec<BackupPart> {
 }
 
 fn restored(from: &Path, data_dir: &Path) -> Result<Restored, RestoreError> {
-    restore(from, data_dir, &mut go_on)
+    restore(from, data_dir, &RestoreOptions::default(), &mut go_on)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +103,7 @@ async fn nothing_is_restored_over_something_or_from_something_damaged() {
     save(&node.key_space(), &file).await;
     shut_down(node).await;
     let error = restored(&file, &directory.path().join("data")).unwrap_err();
-    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+    assert!(error.is_taken(), "{error}");
 
     let mut damaged = std::fs::read(&file).unwrap();
     damaged[20_000] ^= 4;
@@ -141,7 +141,7 @@ async fn a_restore_that_was_killed_leaves_no_data_directory() {
     std::fs::create_dir(&other).unwrap();
     let target = other.join("data");
     let mut seen = Vec::new();
-    restore(&file, &target, &mut |_| {
+    restore(&file, &target, &RestoreOptions::default(), &mut |_| {
         // Whatever a kill right here would leave.
         seen.push((target.exists(), other.join("data.restoring/CREATING").exists()));
         ControlFlow::Continue(())

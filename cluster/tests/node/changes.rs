@@ -11,7 +11,7 @@ use revfs_api::keyspace::{
     VALUE_BYTES_MAX, Watch,
 };
 
-use crate::rig::{get, put, shut_down, start};
+use crate::rig::{get, put, settled_index, shut_down, start};
 
 async fn next(watch: &mut Box<dyn Watch>) -> revfs_api::keyspace::RevisionEvents {
     let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await;
@@ -171,7 +171,7 @@ async fn what_is_too_large_is_refused_before_it_is_proposed() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path()).await;
     let space: Arc<dyn KeySpace> = node.key_space();
-    let before = space.status().await.unwrap().raft_index;
+    let before = settled_index(&space).await;
     let error = put(&space, "/k", vec![0; VALUE_BYTES_MAX + 1]).await.unwrap_err();
     assert!(matches!(error, Error::ValueTooLarge { .. }), "{error}");
     let error = put(&space, &"k".repeat(1_901), "1").await.unwrap_err();

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::rig::{all, put, shut_down, start};
+use crate::rig::{all, put, shut_down, start, start_behind_dropped};
 
 const WRITER: &str = "REVFS_TEST_CRASH_WRITER";
 const ROUNDS: u64 = 20;
@@ -26,7 +26,7 @@ fn writer() {
 }
 
 async fn write_until_killed(directory: &Path, round: u64) {
-    let node = Arc::new(start(directory).await);
+    let node = Arc::new(start_behind_dropped(directory).await);
     let writers = (0..WRITERS).map(|writer| {
         let node = Arc::clone(&node);
         tokio::spawn(async move {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use revfs_api::keyspace::{Error, KeyRange, LeaseId, Op, Origin, Txn};
 use revfs_cluster::Node;
 use revfs_cluster::log::{DiskOperation, Faults};
-use tokio::sync::RwLock;
 
 use crate::rig::{all, config, get, put, shut_down, start, wait_for};
 
@@ -62,7 +62,7 @@ async fn below_the_wanted_free_space_changes_are_refused_before_the_log() {
     let before = node.key_space().status().await.unwrap();
     let error = put(&node.key_space(), "/k", "1").await.unwrap_err();
     assert!(matches!(&error, Error::NoSpace { reason } if reason.contains("are free")), "{error}");
-    assert_eq!(node.key_space().status().await.unwrap().raft_index, before.raft_index);
+    assert_eq!(node.key_space().status().await.unwrap().revision, before.revision);
     // What makes room passes.
     let everything = Op::Delete { range: KeyRange::prefix(b"/"), prev_kv: false };
     let txn = Txn { success: vec![everything], ..Txn::default() };
@@ -158,20 +158,21 @@ impl Drop for Mounted {
 async fn changes_whose_callers_have_gone_keep_their_place_until_they_are_decided() {
     const IN_FLIGHT_MAX: usize = 4_096;
     let directory = tempfile::tempdir().unwrap();
-    let disk = Arc::new(RwLock::new(()));
+    let stalled = Arc::new((Mutex::new(false), Condvar::new()));
     let mut config = config(directory.path());
     config.proposal_timeout = Duration::from_millis(500);
-    let gate = Arc::clone(&disk);
+    let gate = Arc::clone(&stalled);
     config.log.faults = Faults::new(move |operation, _| {
         if operation == DiskOperation::Sync {
-            drop(gate.blocking_read());
+            let (stalled, over) = &*gate;
+            over.wait_while(&mut stalled.lock(), |stalled| *stalled);
         }
         Ok(())
     });
     let node = Node::start(config).await.unwrap();
     let space = node.key_space();
     let error = {
-        let _stalled = disk.write().await;
+        *stalled.0.lock() = true;
         let mut puts = tokio::task::JoinSet::new();
         for number in 0..IN_FLIGHT_MAX {
             let space = Arc::clone(&space);
@@ -180,7 +181,10 @@ async fn changes_whose_callers_have_gone_keep_their_place_until_they_are_decided
         for outcome in puts.join_all().await {
             assert!(matches!(outcome, Err(Error::OutcomeUnknown { .. })), "{outcome:?}");
         }
-        put(&space, "/one-more", "1").await.unwrap_err()
+        let error = put(&space, "/one-more", "1").await.unwrap_err();
+        *stalled.0.lock() = false;
+        stalled.1.notify_all();
+        error
     };
     assert!(matches!(error, Error::Busy { .. }), "{error}");
 

@@ -12,3 +12,4 @@ mod leases;
 mod restart;
 mod rig;
 mod uploads;
+mod version_1;

@@ -3,7 +3,7 @@
 use revfs_api::keyspace::Error;
 use revfs_cluster::{Node, StartError};
 
-use crate::rig::{all, config, get, put, shut_down, start};
+use crate::rig::{all, config, get, put, shut_down, start, start_behind_dropped};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_directory_becomes_a_cluster_of_one_at_the_first_election() {
@@ -76,17 +76,7 @@ async fn a_node_that_was_dropped_holds_its_directory_until_its_log_has_ended() {
     let node = start(directory.path()).await;
     put(&node.key_space(), "/k", "1").await.unwrap();
     drop(node);
-    let mut again = None;
-    crate::rig::wait_for("the end of the log", async || {
-        match Node::start(config(directory.path())).await {
-            Ok(node) => again = Some(node),
-            Err(StartError::InUse { .. }) => {}
-            Err(error) => panic!("{error}"),
-        }
-        again.is_some()
-    })
-    .await;
-    let node = again.unwrap();
+    let node = start_behind_dropped(directory.path()).await;
     assert_eq!(get(&node.key_space(), "/k").await.unwrap(), "1");
     shut_down(node).await;
 }

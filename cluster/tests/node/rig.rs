@@ -10,7 +10,7 @@ use revfs_api::keyspace::{
     Answer, KeyRange, Op, Origin, RangeRead, Read, Result, Revision, Txn, TxnAnswer,
 };
 use revfs_cluster::log::LogOptions;
-use revfs_cluster::{Node, NodeConfig};
+use revfs_cluster::{Node, NodeConfig, StartError};
 use revfs_store::StoreOptions;
 
 /// Segments of 256 KiB and a small map, so that a test costs little.
@@ -25,6 +25,29 @@ pub(crate) fn config(directory: &Path) -> NodeConfig {
 
 pub(crate) async fn start(directory: &Path) -> Node {
     Node::start(config(directory)).await.unwrap()
+}
+
+/// Starts where a node was dropped, which holds its directory until its log has ended.
+pub(crate) async fn start_behind_dropped(directory: &Path) -> Node {
+    let mut node = None;
+    wait_for("the end of the log", async || {
+        match Node::start(config(directory)).await {
+            Ok(started) => node = Some(started),
+            Err(StartError::InUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+        node.is_some()
+    })
+    .await;
+    node.expect("it was waited for")
+}
+
+/// The end of the log, once a new node has noted itself as a member: its row, and what it tells of itself,
+/// come behind the first two entries.
+pub(crate) async fn settled_index(space: &Arc<dyn KeySpace>) -> u64 {
+    let index = async || space.status().await.unwrap().raft_index;
+    wait_for("a row of the member", async || index().await >= 3).await;
+    index().await
 }
 
 pub(crate) async fn shut_down(node: Node) {

@@ -7,7 +7,7 @@ use revfs_api::keyspace::{
     Compare, Error, KeyRange, Op, OpAnswer, Origin, Revision, Txn, VALUE_BYTES_MAX,
 };
 
-use crate::rig::{all, put, shut_down, start, wait_for};
+use crate::rig::{all, put, settled_index, shut_down, start, wait_for};
 
 const MIB: usize = 1 << 20;
 
@@ -66,7 +66,7 @@ async fn what_one_revision_cannot_hold_is_refused_before_anything_is_proposed() 
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path()).await;
     let space = node.key_space();
-    let before = space.status().await.unwrap().raft_index;
+    let before = settled_index(&space).await;
     let nested = Txn { success: puts(2, VALUE_BYTES_MAX), ..Txn::default() };
     let (note, claimed) = (vec![0; 5_000], String::new());
     for (unit, ops, note) in [

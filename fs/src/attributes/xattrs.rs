@@ -51,6 +51,8 @@ pub enum VirtualXattr {
     Time,
     /// Hexadecimal, as etcdctl prints it; not there without a lease.
     Lease,
+    /// Whole seconds until the file goes away; not there without a lease. It can be set and removed.
+    Ttl,
 }
 
 /// How `setxattr` was asked to proceed.
@@ -77,7 +79,7 @@ pub enum XattrError {
     NotThere,
     #[error("the xattr exists")]
     Exists,
-    #[error("xattrs below user.revfs. cannot be set or removed")]
+    #[error("xattrs below user.revfs. cannot be set or removed, but for user.revfs.ttl of a file")]
     ReadOnly,
     #[error("xattrs of this namespace are not supported")]
     Unsupported,
@@ -148,6 +150,7 @@ impl VirtualXattr {
             b"author" => Self::Author,
             b"time" => Self::Time,
             b"lease" => Self::Lease,
+            b"ttl" => Self::Ttl,
             _ => return None,
         })
     }
@@ -182,6 +185,8 @@ impl VirtualXattr {
             Self::Time => time_text(kv.time),
             Self::Lease if kv.lease == LeaseId::default() => return Err(XattrError::NotThere),
             Self::Lease => format!("{:x}", kv.lease.0),
+            // Nothing that is stored tells it.
+            Self::Ttl => return Err(XattrError::NotThere),
         };
         Ok(text.into_bytes())
     }

@@ -8,19 +8,21 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
-    ReplyXattr,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, PollEvents,
+    PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr,
 };
 
 use crate::filesystem::{Answer, Filesystem, Found};
 use crate::found::Shown;
 use crate::listing::{DirectoryHandle, Listing};
-use crate::ops::{DirectoryEntry, Opened, Pages, Statistics};
+use crate::locks::Kind;
+use crate::ops::{DirectoryEntry, InTheWay, Opened, Pages, Statistics};
 use crate::path::NAME_BYTES_MAX;
+use crate::watching::{Readiness, Wake};
 
 /// Nodes are never reused for something else while the kernel knows them.
-const GENERATION: Generation = Generation(0);
+pub(super) const GENERATION: Generation = Generation(0);
 
 pub(super) fn empty(reply: ReplyEmpty, answer: Answer<()>) {
     match answer {
@@ -29,10 +31,43 @@ pub(super) fn empty(reply: ReplyEmpty, answer: Answer<()>) {
     }
 }
 
+pub(super) fn in_the_way(reply: ReplyLock, answer: Answer<Option<InTheWay>>) {
+    match answer {
+        Ok(Some(InTheWay { start, end, kind, pid })) => {
+            let kind = match kind {
+                Kind::Shared => libc::F_RDLCK,
+                Kind::Exclusive => libc::F_WRLCK,
+            };
+            reply.locked(start, end, kind, pid);
+        }
+        Ok(None) => reply.locked(0, 0, libc::F_UNLCK, 0),
+        Err(errno) => reply.error(errno),
+    }
+}
+
 pub(super) fn data(reply: ReplyData, answer: Answer<Bytes>) {
     match answer {
         Ok(bytes) => reply.data(&bytes),
         Err(errno) => reply.error(errno),
+    }
+}
+
+/// Has the kernel ask again. (It may have forgotten who polled.)
+pub(super) fn wake(notifier: PollNotifier) -> Wake {
+    Box::new(move || drop(notifier.notify()))
+}
+
+pub(super) fn poll(reply: ReplyPoll, answer: Answer<Readiness>) {
+    let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+    match answer {
+        Ok(Readiness::Nothing) => reply.poll(PollEvents::empty()),
+        Ok(Readiness::Lines) => reply.poll(readable),
+        Ok(Readiness::End) => reply.poll(readable | PollEvents::POLLHUP),
+        Ok(Readiness::Always) => {
+            reply.poll(readable | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
+        }
+        // A read says which.
+        Err(_) => reply.poll(readable | PollEvents::POLLERR),
     }
 }
 
@@ -91,11 +126,16 @@ pub(super) fn open(reply: ReplyOpen, answer: Answer<(Opened, Pages)>) {
     }
 }
 
+/// Longer than the kernel takes from the answer to CREATE to the end of `open`. It counts in ticks of its
+/// clock, at most two here.
+const WHILE_OPENED: Duration = Duration::from_nanos(1);
+
 pub(super) fn create(own: &Filesystem, reply: ReplyCreate, answer: Answer<(Found, Opened, Pages)>) {
     match answer {
         Ok((found, opened, pages)) => {
             own.nodes.count_lookup(&found.node);
-            let ttl = found.entry_ttl.min(found.attr_ttl);
+            // Without, the kernel asks for the attributes again before it lets the caller write.
+            let ttl = found.entry_ttl.min(found.attr_ttl).max(WHILE_OPENED);
             let handle = FileHandle(opened.handle);
             reply.created(&ttl, &found.attr, GENERATION, handle, open_flags(opened, pages));
         }
@@ -108,6 +148,9 @@ fn open_flags(opened: Opened, pages: Pages) -> FopenFlags {
         Pages::Keep => FopenFlags::FOPEN_KEEP_CACHE,
         Pages::Drop => FopenFlags::empty(),
         Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
+        Pages::Stream => {
+            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NONSEEKABLE | FopenFlags::FOPEN_STREAM
+        }
     };
     if opened.needs_no_flush { pages | FopenFlags::FOPEN_NOFLUSH } else { pages }
 }

@@ -2,12 +2,33 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use fuser::{Request, TimeOrNow};
+use fuser::{Errno, FileHandle, LockOwner, Request, TimeOrNow};
 
-use crate::filesystem::Caller;
+use crate::filesystem::{Answer, Caller};
+use crate::locks::Kind;
+use crate::ops::LockRequest;
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// # Errors
+/// EINVAL for a kind that there is not.
+pub(super) fn lock_request(
+    handle: FileHandle,
+    owner: LockOwner,
+    (start, end): (u64, u64),
+    kind: i32,
+    pid: u32,
+    waits: bool,
+) -> Answer<LockRequest> {
+    let kind = match kind {
+        libc::F_RDLCK => Some(Kind::Shared),
+        libc::F_WRLCK => Some(Kind::Exclusive),
+        libc::F_UNLCK => None,
+        _ => return Err(Errno::EINVAL),
+    };
+    Ok(LockRequest { handle: handle.0, owner: owner.0, start, end, kind, pid, waits })
 }
 
 /// The time that was asked for. fuser 0.18 takes the nanoseconds of a time before the epoch for

@@ -46,7 +46,11 @@ impl Server {
         });
         let runtime = self.runtime.clone();
         let go_on = move |work: Runnable| {
-            drop(runtime.spawn(async move {
+            // Of whoever awakens it, which may have a runtime of its own.
+            let here = Handle::try_current().unwrap_or_else(|_| runtime.clone());
+            let runtime = runtime.clone();
+            drop(here.spawn(async move {
+                let _entered = runtime.enter();
                 work.run();
             }));
         };

@@ -30,10 +30,12 @@ struct Row {
 
 /// What a transaction changed.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(crate) struct Changes {
     /// Each key once, in order, with its new state.
     pub keys: Vec<(Bytes, Option<KeyValue>)>,
-    pub arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
+    /// Each key that another was moved to, with that other.
+    pub moves: BTreeMap<Bytes, Bytes>,
 }
 
 pub(super) struct State {
@@ -247,7 +249,7 @@ fn newest(rows: &[Row], at: Revision) -> Option<&Row> {
     rows[..rows.partition_point(|row| row.revision <= at)].last()
 }
 
-fn bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {
+pub(crate) fn bounds(range: &KeyRange) -> (Bound<Bytes>, Bound<Bytes>) {
     let start = range.start().clone();
     let end = match range {
         KeyRange::Key(key) => Bound::Included(key.clone()),
@@ -285,7 +287,7 @@ fn shown(kv: &KeyValue, keys_only: bool) -> KeyValue {
 ///
 /// # Errors
 /// A question that no mount asks.
-pub(super) fn range_answer<'a>(
+pub(crate) fn range_answer<'a>(
     kvs: impl Iterator<Item = &'a KeyValue>,
     read: &RangeRead,
 ) -> Result<RangeAnswer> {

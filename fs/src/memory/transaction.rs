@@ -1,4 +1,5 @@
-//! One transaction, applied to a copy of the keys that it touches.
+//! One transaction, applied to a copy of the keys that it touches. What was [`Before`] it may be a
+//! [`State`] or what somebody else has found out about one.
 //!
 //! - All compares, those of nested transactions included, look at the state before the transaction.
 //! - Then the operations of the branches chosen run in order, each seeing what those before it did.
@@ -11,19 +12,65 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use revfs_api::keyspace::{
     Compare, CompareResult, CompareTarget, Error, KEY_BYTES_MAX, KeyRange, KeyValue, LeaseId, Op,
-    OpAnswer, Result, Revision, Time, Txn, TxnAnswer, VALUE_BYTES_MAX,
+    OpAnswer, Result, Revision, Time, Txn, TxnAnswer, VALUE_BYTES_MAX, escaped_bytes,
 };
 
 use super::state::{Arrivals, Changes, State, range_answer};
-use crate::path::escaped_bytes;
 
-pub(super) struct Transaction<'a> {
-    state: &'a State,
+/// What a transaction has to know of the state before it: of the keys that it reads and writes.
+pub(crate) trait Before {
+    fn current(&self) -> Revision;
+
+    /// Time of the next revision, by this clock.
+    fn next_time(&self, clock: Time) -> Time;
+
+    fn has_lease(&self, lease: LeaseId) -> bool;
+
+    fn get(&self, key: &[u8]) -> Option<&KeyValue>;
+
+    /// In order.
+    fn range<'a>(&'a self, range: &'a KeyRange) -> Box<dyn Iterator<Item = &'a KeyValue> + 'a>;
+
+    /// The keys of `range` as they were at `revision`.
+    fn then(&self, range: &KeyRange, revision: Revision) -> Result<Vec<KeyValue>>;
+}
+
+impl Before for State {
+    fn current(&self) -> Revision {
+        Self::current(self)
+    }
+
+    fn next_time(&self, clock: Time) -> Time {
+        Self::next_time(self, clock)
+    }
+
+    fn has_lease(&self, lease: LeaseId) -> bool {
+        self.lease(lease).is_some()
+    }
+
+    fn get(&self, key: &[u8]) -> Option<&KeyValue> {
+        Self::get(self, key, Self::current(self))
+    }
+
+    fn range<'a>(&'a self, range: &'a KeyRange) -> Box<dyn Iterator<Item = &'a KeyValue> + 'a> {
+        Box::new(Self::range(self, range, Self::current(self)))
+    }
+
+    fn then(&self, range: &KeyRange, revision: Revision) -> Result<Vec<KeyValue>> {
+        let then = self.check_revision(revision)?;
+        Ok(Self::range(self, range, then).cloned().collect())
+    }
+}
+
+pub(crate) struct Transaction<'a> {
+    before: &'a dyn Before,
     /// What this transaction will be if it changes anything.
     revision: Revision,
     time: Time,
     touched: BTreeMap<Bytes, Touched>,
     arrivals: Arrivals,
+    /// Each key that was moved to, with the one that it came from.
+    moves: BTreeMap<Bytes, Bytes>,
     rows_max: usize,
 }
 
@@ -42,28 +89,29 @@ struct Choice {
 
 impl<'a> Transaction<'a> {
     /// Returns the answer and what is to be committed for it.
-    pub(super) fn run(
-        state: &'a State,
+    pub(crate) fn run(
+        before: &'a dyn Before,
         txn: &Txn,
         clock: Time,
         rows_max: usize,
     ) -> Result<(TxnAnswer, Changes)> {
         check_duplicates(&txn.success)?;
         check_duplicates(&txn.failure)?;
-        let choice = choose(state, txn);
+        let choice = choose(before, txn);
         let mut run = Self {
-            state,
-            revision: state.current().next(),
-            time: state.next_time(clock),
+            before,
+            revision: before.current().next(),
+            time: before.next_time(clock),
             touched: BTreeMap::new(),
             arrivals: Arrivals::default(),
+            moves: BTreeMap::new(),
             rows_max,
         };
         let answer = run.txn(txn, &choice)?;
         let mut touched: Vec<(Bytes, Touched)> = run.touched.into_iter().collect();
         touched.sort_by_key(|(_, touched)| touched.place);
         let keys = touched.into_iter().map(|(key, touched)| (key, touched.kv)).collect();
-        Ok((answer, Changes { keys, arrivals: run.arrivals }))
+        Ok((answer, Changes { keys, arrivals: run.arrivals, moves: run.moves }))
     }
 
     fn txn(&mut self, txn: &Txn, choice: &Choice) -> Result<TxnAnswer> {
@@ -72,7 +120,7 @@ impl<'a> Transaction<'a> {
         let ops = branch(txn, choice.succeeded).iter();
         let answers = ops.map(|op| self.op(op, &mut nested)).collect::<Result<_>>()?;
         let changed = self.touched.len() > before;
-        let revision = if self.touched.is_empty() { self.state.current() } else { self.revision };
+        let revision = if self.touched.is_empty() { self.before.current() } else { self.revision };
         Ok(TxnAnswer { succeeded: choice.succeeded, revision, changed, answers })
     }
 
@@ -125,7 +173,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn has_lease(&self, lease: LeaseId) -> bool {
-        lease == LeaseId(0) || self.state.lease(lease).is_some()
+        lease == LeaseId(0) || self.before.has_lease(lease)
     }
 
     fn append(&mut self, key: &Bytes, value: &Bytes) -> Result<u64> {
@@ -193,6 +241,7 @@ impl<'a> Transaction<'a> {
     fn move_key(&mut self, source: &KeyValue, to: &Bytes) -> Result<()> {
         // What was there ends, as the file that another is renamed over.
         self.store(to, source.clone(), None)?;
+        self.moves.insert(to.clone(), source.key.clone());
         self.set(&source.key, None)
     }
 
@@ -208,7 +257,9 @@ impl<'a> Transaction<'a> {
                 if from.ends_with(b"/") {
                     self.arrivals.enter(&source.key, from, to);
                 }
-                self.store(&[to.as_ref(), rest].concat().into(), source.clone(), None)?;
+                let target: Bytes = [to.as_ref(), rest].concat().into();
+                self.store(&target, source.clone(), None)?;
+                self.moves.insert(target, source.key.clone());
                 if !others.contains(rest) {
                     self.set(&source.key, None)?;
                 }
@@ -218,16 +269,16 @@ impl<'a> Transaction<'a> {
     }
 
     fn restore(&mut self, range: &KeyRange, revision: Revision) -> Result<OpAnswer> {
-        let then = self.state.check_revision(revision)?;
+        let then = self.before.then(range, revision)?;
         let mut now: BTreeMap<Bytes, KeyValue> =
             self.live(range).into_iter().map(|kv| (kv.key.clone(), kv)).collect();
         let mut put = 0;
-        for old in self.state.range(range, then) {
+        for old in then {
             let own = now.remove(&old.key);
-            if !own.as_ref().is_some_and(|own| is_same_file(own, old)) {
+            if !own.as_ref().is_some_and(|own| is_same_file(own, &old)) {
                 let life = own.map(|own| (own.create_revision, own.version));
                 let lease = Some(old.lease).filter(|&lease| self.has_lease(lease));
-                let old = KeyValue { lease: lease.unwrap_or_default(), ..old.clone() };
+                let old = KeyValue { lease: lease.unwrap_or_default(), ..old };
                 self.store(&old.key.clone(), old, life)?;
                 put += 1;
             }
@@ -251,13 +302,13 @@ impl<'a> Transaction<'a> {
     fn get(&self, key: &Bytes) -> Option<&KeyValue> {
         match self.touched.get(key) {
             Some(touched) => touched.kv.as_ref(),
-            None => self.state.get(key, self.state.current()),
+            None => self.before.get(key),
         }
     }
 
     /// The keys of `range` as they are now, in order.
     fn live(&self, range: &KeyRange) -> Vec<KeyValue> {
-        let before = self.state.range(range, self.state.current());
+        let before = self.before.range(range);
         let mut kvs: BTreeMap<&Bytes, Option<&KeyValue>> =
             before.map(|kv| (&kv.key, Some(kv))).collect();
         let touched = self.touched.iter().filter(|(key, _)| range.contains(key));
@@ -278,17 +329,18 @@ fn branch(txn: &Txn, succeeded: bool) -> &[Op] {
     if succeeded { &txn.success } else { &txn.failure }
 }
 
-fn choose(state: &State, txn: &Txn) -> Choice {
-    let succeeded = txn.compares.iter().all(|compare| holds(state, compare));
+fn choose(before: &dyn Before, txn: &Txn) -> Choice {
+    let succeeded = txn.compares.iter().all(|compare| holds(before.range(&compare.range), compare));
     let nested = branch(txn, succeeded).iter().filter_map(|op| match op {
-        Op::Txn(inner) => Some(choose(state, inner)),
+        Op::Txn(inner) => Some(choose(before, inner)),
         _ => None,
     });
     Choice { succeeded, nested: nested.collect() }
 }
 
-fn holds(state: &State, compare: &Compare) -> bool {
-    let mut kvs = state.range(&compare.range, state.current()).peekable();
+/// Whether a condition holds, given the keys that live in its range.
+pub(crate) fn holds<'a>(kvs: impl Iterator<Item = &'a KeyValue>, compare: &Compare) -> bool {
+    let mut kvs = kvs.peekable();
     if kvs.peek().is_none() {
         // A missing key has no value to compare, whatever the result asked for.
         return !matches!(compare.target, CompareTarget::Value(_))
@@ -297,7 +349,8 @@ fn holds(state: &State, compare: &Compare) -> bool {
     kvs.all(|kv| holds_for(kv, compare))
 }
 
-fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
+/// Whether a condition holds of one key.
+pub(crate) fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
     let order = match &compare.target {
         CompareTarget::Version(version) => kv.version.cmp(version),
         CompareTarget::CreateRevision(revision) => kv.create_revision.cmp(revision),

@@ -92,11 +92,13 @@ pub(super) fn attach(mount_point: &Path, options: &MountOptions) -> io::Result<O
         if options.allow_other { ",allow_other" } else { "" },
     );
     let mut flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOATIME;
-    if options.read_only {
-        flags |= MsFlags::MS_RDONLY;
-    }
+    flags.set(MsFlags::MS_NOEXEC, options.no_exec);
     let source = Some(options.source.as_str());
     match nix::mount::mount(source, mount_point, Some(KIND), flags, Some(data.as_str())) {
+        Ok(()) if options.read_only => {
+            make_read_only(mount_point, flags).inspect_err(|_| detach(mount_point))?;
+            Ok(device.into())
+        }
         Ok(()) => Ok(device.into()),
         Err(Errno::EPERM) => fusermount::attach(mount_point, options),
         Err(errno) => {
@@ -104,6 +106,14 @@ pub(super) fn attach(mount_point: &Path, options: &MountOptions) -> io::Result<O
             Err(io::Error::new(io::Error::from(errno).kind(), what))
         }
     }
+}
+
+/// Makes the mount read-only, but not the file system: the thread that repeats changes made elsewhere
+/// has a mount of its own.
+fn make_read_only(mount_point: &Path, flags: MsFlags) -> io::Result<()> {
+    let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    nix::mount::mount(None::<&str>, mount_point, None::<&str>, flags, None::<&str>)?;
+    Ok(())
 }
 
 /// Unmounts what is mounted at a path; `lazily`: from under those who use it.
@@ -168,6 +178,9 @@ mod fusermount {
         }
         if options.read_only {
             words.push_str(",ro");
+        }
+        if options.no_exec {
+            words.push_str(",noexec");
         }
         let mut child = Command::new(PROGRAM)
             .args(["-o", &words, "--"])

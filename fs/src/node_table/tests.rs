@@ -131,7 +131,7 @@ proptest! {
 
     #[test]
     fn a_place_has_one_node_and_a_node_one_place(steps in steps()) {
-        let table = NodeTable::new(DirectoryKey::default());
+        let table = NodeTable::new(Tree::Live, DirectoryKey::default());
         let mut told = HashMap::new();
         for step in &steps {
             apply(&table, step, &mut told);
@@ -159,7 +159,7 @@ proptest! {
 
 #[test]
 fn a_node_forgotten_before_its_answer_comes_back() {
-    let table = NodeTable::new(DirectoryKey::default());
+    let table = NodeTable::new(Tree::Live, DirectoryKey::default());
     let first = table.intern(&file(0), 2..);
     table.count_lookup(&first);
     // Another lookup has found the node, and the kernel forgets it before that answer is counted.
@@ -173,7 +173,7 @@ fn a_node_forgotten_before_its_answer_comes_back() {
 
 #[test]
 fn what_is_open_stays_when_the_kernel_forgets_it() {
-    let table = NodeTable::new(DirectoryKey::default());
+    let table = NodeTable::new(Tree::Live, DirectoryKey::default());
     let node = table.intern(&file(0), 2..);
     table.count_lookup(&node);
     node.file.lock().open = 1;

@@ -171,6 +171,9 @@ impl Filesystem {
         name: &OsStr,
         mode: u32,
     ) -> Answer<Found> {
+        if self.holds_transactions(parent) {
+            return self.begin_transaction(caller, name).await;
+        }
         let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
         if !self.options.writes_markers {
             return Err(Errno::EPERM);
@@ -216,27 +219,40 @@ impl Filesystem {
         self.found_component(&room.directory, &room.component).await
     }
 
-    /// Makes an empty file without opening it.
+    /// Makes an empty file without opening it, or something that the kernel alone opens: a fifo, a socket, a device.
+    /// Those exist by their record.
     ///
     /// # Errors
-    /// EPERM for anything but a regular file; else as [`Self::create`] with O_EXCL.
+    /// EPERM where records are not written and it is no regular file, EINVAL for what is none of these; else as
+    /// [`Self::create`] with O_EXCL.
     pub async fn mknod(
         &self,
         caller: Caller,
         parent: u64,
         name: &OsStr,
-        mode: u32,
+        (mode, rdev): (u32, u32),
     ) -> Answer<Found> {
-        if !matches!(mode & libc::S_IFMT, libc::S_IFREG | 0) {
+        let kind = match mode & libc::S_IFMT {
+            libc::S_IFREG | 0 => Kind::File,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR => Kind::CharDevice { rdev },
+            libc::S_IFBLK => Kind::BlockDevice { rdev },
+            _ => return Err(Errno::EINVAL),
+        };
+        let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
+        if kind != Kind::File && !self.options.writes_attributes {
             return Err(Errno::EPERM);
         }
-        let Spot::Free(room) = self.spot(parent, name).await? else { return Err(Errno::EEXIST) };
-        let attributes = self.attributes_of_new(caller, &room, Kind::File, mode);
+        let attributes = self.attributes_of_new(caller, &room, kind, mode);
         let mut ops = vec![Op::put(room.key.clone(), Bytes::new())];
         if !attributes.is_default(&self.options.defaults()) {
             ops.push(Op::put(record_key(&room.key), attributes.encode()));
         }
-        self.make(caller, &room, ops, Operation::Create(room.key.clone())).await?;
+        let key = room.key.clone();
+        let operation =
+            if kind == Kind::File { Operation::Create(key) } else { Operation::Symlink(key) };
+        self.make(caller, &room, ops, operation).await?;
         self.found_component(&room.directory, &room.component).await
     }
 

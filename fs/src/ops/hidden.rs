@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use fuser::{Errno, FileAttr, INodeNo};
+use fuser::{Errno, FileAttr, FileType, INodeNo};
 use revfs_api::keyspace::Time;
 
 use crate::attributes::Kind;
@@ -25,15 +25,25 @@ impl Filesystem {
         if hidden.is_root_only() && *directory != self.options.root {
             return Err(Errno::ENOENT);
         }
+        if self.private.is_some() {
+            // The past is to be had beside the transaction.
+            return match hidden {
+                path::Hidden::Status => self.found_hidden(Hidden::Status).await,
+                path::Hidden::Commit if *directory == self.options.root => {
+                    self.found_hidden(Hidden::Commit).await
+                }
+                _ => Err(Errno::ENOENT),
+            };
+        }
         let hidden = match hidden {
             path::Hidden::Rev => Hidden::Revisions(directory.clone()),
             path::Hidden::Time => Hidden::Times(directory.clone()),
             path::Hidden::History => Hidden::History(directory.clone()),
             path::Hidden::Status => Hidden::Status,
             path::Hidden::Keys => Hidden::Keys,
-            path::Hidden::Watch(_) | path::Hidden::Txn | path::Hidden::Commit => {
-                return Err(Errno::ENOENT);
-            }
+            path::Hidden::Watch(from) => Hidden::Watch { directory: directory.clone(), from },
+            path::Hidden::Txn => Hidden::Transactions,
+            path::Hidden::Commit => return Err(Errno::ENOENT),
         };
         self.found_hidden(hidden).await
     }
@@ -43,11 +53,15 @@ impl Filesystem {
         let shown = self.shown_hidden(0, &hidden).await?;
         let entry_ttl = match &hidden {
             Hidden::Revisions(_) | Hidden::Times(_) | Hidden::History(_) => self.live_ttl(),
-            Hidden::Status | Hidden::Keys | Hidden::Version { .. } => FOREVER,
+            Hidden::Status | Hidden::Keys | Hidden::Transactions | Hidden::Version { .. } => {
+                FOREVER
+            }
             Hidden::Revision { .. }
             | Hidden::OlderRevisions { .. }
             | Hidden::TimeLink { .. }
             | Hidden::HistoryOf(_)
+            | Hidden::Watch { .. }
+            | Hidden::Commit
             | Hidden::Refused { .. } => Duration::ZERO,
         };
         Ok(self.found_of_hidden(hidden, shown, entry_ttl))
@@ -79,10 +93,29 @@ impl Filesystem {
                 self.shown_version(ino, key, *revision, *deleted).await
             }
             Hidden::Refused { key, time } => self.shown_refused(ino, key, Time(*time)),
+            Hidden::Watch { directory, .. } => {
+                let mut shown = self.shown_beside(ino, directory).await?;
+                shown.attr.kind = FileType::RegularFile;
+                shown.attr.perm &= 0o444;
+                Ok(shown)
+            }
             // Its length is known only when it is read: like a file of /proc, it says 0.
             Hidden::Status => {
                 let effective = self.made_up(Kind::File, 0o444, Time(0));
                 Ok(Shown { attr: file_attr(ino, 0, &effective), ttl: FOREVER })
+            }
+            // As /tmp: everybody may begin one, and drop those that are his own.
+            Hidden::Transactions => {
+                let mut effective = self.made_up(Kind::Directory, 0o1777, Time(0));
+                (effective.uid, effective.gid) = (0, 0);
+                Ok(Shown { attr: file_attr(ino, 0, &effective), ttl: FOREVER })
+            }
+            Hidden::Commit => {
+                let mut effective = self.made_up(Kind::File, 0o600, Time(0));
+                if let Some(private) = &self.private {
+                    (effective.uid, effective.gid) = (private.maker.uid, private.maker.gid);
+                }
+                Ok(Shown { attr: file_attr(ino, 0, &effective), ttl: Duration::ZERO })
             }
             Hidden::Keys => {
                 let mut effective = self.made_up(Kind::Directory, 0o700, Time(0));
@@ -115,10 +148,13 @@ impl Filesystem {
             Hidden::History(directory) => self.lookup_history(directory, name).await,
             Hidden::HistoryOf(key) => self.lookup_version(key, bytes).await,
             Hidden::Keys => self.lookup_key(name).await,
+            Hidden::Transactions => self.lookup_transaction(name).await,
             Hidden::Revision { .. }
             | Hidden::TimeLink { .. }
             | Hidden::Version { .. }
             | Hidden::Refused { .. }
+            | Hidden::Watch { .. }
+            | Hidden::Commit
             | Hidden::Status => Err(Errno::ENOTDIR),
         }
     }

@@ -7,7 +7,7 @@ use fuser::Errno;
 use crate::errno::name_errno;
 use crate::filesystem::{Answer, Filesystem, Found};
 use crate::node::{Hidden, Place, Tree};
-use crate::path::{DirectoryKey, Name, decode_name};
+use crate::path::{self, DirectoryKey, Name, decode_name};
 
 impl Filesystem {
     /// What `name` is in the directory `parent`.
@@ -45,11 +45,13 @@ impl Filesystem {
     ) -> Answer<Option<Found>> {
         let name = decode_name(name).map_err(|error| name_errno(&error))?;
         if let Name::Hidden(hidden) = name {
-            // In the past there is nothing hidden: one would look from one past into another.
-            return match tree {
-                Tree::Live => self.hidden_of(directory, hidden).await.map(Some),
-                Tree::Past(_) => Err(Errno::ENOENT),
-            };
+            // In the past there is nothing hidden: one would look from one past into another. But a mount of
+            // the past says, too, what it is.
+            let says_what_it_is = hidden == path::Hidden::Status && self.options.tree != Tree::Live;
+            if tree != Tree::Live && !says_what_it_is {
+                return Err(Errno::ENOENT);
+            }
+            return self.hidden_of(directory, hidden).await.map(Some);
         }
         let component = match &name {
             Name::Component(component) => Some(component.clone()),

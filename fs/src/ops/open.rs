@@ -13,6 +13,7 @@ use crate::handle::FileHandle;
 use crate::node::{Node, Place};
 use crate::ops::write::clear_set_ids;
 use crate::staged::{Basis, Staged, Step};
+use crate::txn::Private;
 
 /// An open file, as the kernel is told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +52,12 @@ impl Filesystem {
 
     /// Refuses what is known to be refused at the commit, while a shell still listens.
     pub(crate) fn check_writable(&self) -> Answer<()> {
-        if self.options.read_only {
+        let is_decided = self.private.as_ref().is_some_and(Private::is_decided);
+        if self.options.read_only || is_decided {
             return Err(Errno::EROFS);
+        }
+        if self.locks.is_fenced() {
+            return Err(Errno::EIO);
         }
         self.writing.hindrance().map_or(Ok(()), Err)
     }
@@ -207,6 +212,6 @@ impl Filesystem {
 }
 
 /// Whether `open(2)` flags ask for more than reading.
-fn writes(flags: i32) -> bool {
+pub(super) fn writes(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0
 }

@@ -1,13 +1,17 @@
 //! OPEN of what can only be read: the made-up files of the hidden trees, and what of the past.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fuser::Errno;
 use revfs_api::keyspace::Time;
 
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
-use crate::node::{Hidden, Place};
+use crate::node::{Hidden, Node, Place};
 use crate::ops::Opened;
+use crate::ops::open::writes;
+use crate::watching::Reader;
 
 /// How the kernel may treat the pages of a file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +22,8 @@ pub enum Pages {
     Drop,
     /// Each read is asked for: the content is made for its reader and its size not known.
     Direct,
+    /// And it has neither positions nor an end.
+    Stream,
 }
 
 impl Filesystem {
@@ -33,6 +39,7 @@ impl Filesystem {
             }
             Place::PastFile { .. } => Pages::Keep,
             Place::Hidden(Hidden::Version { .. }) => Pages::Keep,
+            Place::Hidden(Hidden::Watch { .. }) => Pages::Stream,
             Place::Hidden(_) => Pages::Direct,
             Place::Directory { .. } | Place::Detached { .. } => Pages::Drop,
         }
@@ -50,17 +57,27 @@ impl Filesystem {
     ) -> Answer<Option<Opened>> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         let Place::Hidden(hidden) = node.place() else { return Ok(None) };
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+        if hidden == Hidden::Commit {
+            return self.open_commit(caller, node, flags).await.map(Some);
+        }
+        if writes(flags) {
             return Err(Errno::EROFS);
         }
+        let mut watching = None;
         let fixed = match hidden {
-            Hidden::Status => self.status_text().await?,
-            Hidden::Version { deleted: true, .. } => Bytes::new(),
+            Hidden::Watch { directory, from } => {
+                let reader = Reader::of(caller);
+                watching = Some(self.open_watch(reader, &node, directory, from).await?);
+                None
+            }
+            Hidden::Status => Some(self.status_text().await?),
+            Hidden::Version { deleted: true, .. } => Some(Bytes::new()),
             Hidden::Version { deleted: false, .. } => return Ok(None),
             Hidden::Refused { key, time } => {
                 let copy = self.writing.refused.get(&key, Time(time)).ok_or(Errno::ENOENT)?;
-                Bytes::copy_from_slice(&copy.bytes)
+                Some(Bytes::copy_from_slice(&copy.bytes))
             }
+            Hidden::Commit => return Err(Errno::EINVAL),
             Hidden::TimeLink { .. } => return Err(Errno::ELOOP),
             Hidden::Revisions(_)
             | Hidden::Revision { .. }
@@ -68,11 +85,27 @@ impl Filesystem {
             | Hidden::Times(_)
             | Hidden::History(_)
             | Hidden::HistoryOf(_)
-            | Hidden::Keys => return Err(Errno::EISDIR),
+            | Hidden::Keys
+            | Hidden::Transactions => return Err(Errno::EISDIR),
         };
-        node.file.lock().open += 1;
-        let handle = FileHandle { fixed: Some(fixed), ..FileHandle::new(node, flags, caller.pid) };
-        let handle = self.handles.files.insert(handle);
-        Ok(Some(Opened { handle, needs_no_flush: true }))
+        let handle = FileHandle { fixed, watching, ..FileHandle::new(node, flags, caller.pid) };
+        Ok(Some(self.opened_made_up(handle)))
+    }
+
+    fn opened_made_up(&self, handle: FileHandle) -> Opened {
+        handle.node.file.lock().open += 1;
+        Opened { handle: self.handles.files.insert(handle), needs_no_flush: true }
+    }
+
+    /// Whoever opens it to write commits; whoever reads it is told what came of it.
+    async fn open_commit(&self, caller: Caller, node: Arc<Node>, flags: i32) -> Answer<Opened> {
+        let fixed = if writes(flags) {
+            self.commit_transaction(caller).await?;
+            Bytes::new()
+        } else {
+            self.status_text().await?
+        };
+        let handle = FileHandle::new(node, flags & !libc::O_ACCMODE, caller.pid);
+        Ok(self.opened_made_up(FileHandle { fixed: Some(fixed), ..handle }))
     }
 }

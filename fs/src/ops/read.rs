@@ -15,7 +15,26 @@ impl Filesystem {
     /// # Errors
     /// EBADF for a handle that is not open; ESTALE if the content cannot be read any more.
     pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Answer<Bytes> {
+        self.read_as(0, handle, offset, size, true).await
+    }
+
+    /// [`Self::read`] by a thread. Where there is something to wait for, it `waits` until it has a signal,
+    /// or not at all.
+    ///
+    /// # Errors
+    /// EINTR, too; and EAGAIN where there would be something to wait for.
+    pub async fn read_as(
+        &self,
+        thread: u32,
+        handle: u64,
+        offset: u64,
+        size: u32,
+        waits: bool,
+    ) -> Answer<Bytes> {
         let handle = self.handles.files.get(handle).ok_or(Errno::EBADF)?;
+        if let Some(watching) = &handle.watching {
+            return self.read_watch(&handle.node, watching, size, thread, waits).await;
+        }
         if let Some(fixed) = &handle.fixed {
             return Ok(part(fixed, offset, size));
         }

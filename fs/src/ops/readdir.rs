@@ -46,7 +46,8 @@ impl Filesystem {
                 | Hidden::Times(_)
                 | Hidden::History(_)
                 | Hidden::HistoryOf(_)
-                | Hidden::Keys,
+                | Hidden::Keys
+                | Hidden::Transactions,
             ) => Ok(self.handles.directories.insert(DirectoryHandle::new(node))),
             Place::File { .. }
             | Place::PastFile { .. }
@@ -55,6 +56,8 @@ impl Filesystem {
                 Hidden::TimeLink { .. }
                 | Hidden::Version { .. }
                 | Hidden::Refused { .. }
+                | Hidden::Watch { .. }
+                | Hidden::Commit
                 | Hidden::Status,
             ) => Err(Errno::ENOTDIR),
         }
@@ -132,6 +135,7 @@ impl Filesystem {
             Place::Hidden(Hidden::History(directory)) => self.list_history(&directory).await,
             Place::Hidden(Hidden::HistoryOf(key)) => self.list_versions(&key).await,
             Place::Hidden(Hidden::Keys) => self.list_keys(Revision::NONE, Bytes::new(), 0).await,
+            Place::Hidden(Hidden::Transactions) => self.list_transactions().await,
             Place::File { .. }
             | Place::PastFile { .. }
             | Place::Detached { .. }
@@ -139,6 +143,8 @@ impl Filesystem {
                 Hidden::TimeLink { .. }
                 | Hidden::Version { .. }
                 | Hidden::Refused { .. }
+                | Hidden::Watch { .. }
+                | Hidden::Commit
                 | Hidden::Status,
             ) => Err(Errno::ENOTDIR),
         }
@@ -299,6 +305,7 @@ impl Filesystem {
             What::Hidden { hidden, shown } => {
                 self.found_of_hidden(hidden.clone(), *shown, shown.ttl)
             }
+            What::Transaction(found) => Found::clone(found),
         };
         let (ino, kind) = (found.node.ino, found.attr.kind);
         Some(DirectoryEntry { name: entry.name.clone(), ino, kind, found: Some(found) })

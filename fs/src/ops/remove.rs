@@ -128,6 +128,9 @@ impl Filesystem {
     /// # Errors
     /// ENOENT, ENOTDIR, ENOTEMPTY; EPERM for hidden names; EROFS outside the live tree.
     pub async fn rmdir(&self, caller: Caller, parent: u64, name: &OsStr) -> Answer<()> {
+        if self.holds_transactions(parent) {
+            return self.drop_transaction(name);
+        }
         let parent = self.live_directory(parent)?;
         self.check_removable()?;
         for _ in 0..ATTEMPTS_MAX {

@@ -60,6 +60,10 @@ impl Filesystem {
         if !is_known || (is_exchange && must_be_free) {
             return Err(Errno::EINVAL);
         }
+        if !self.nodes.numbering().has(new_parent) {
+            // Of another tree: the mount's, or that of a transaction.
+            return Err(Errno::EXDEV);
+        }
         let (from, to) = self.both_live(parent, new_parent)?;
         self.check_writable()?;
         for _ in 0..ATTEMPTS_MAX {

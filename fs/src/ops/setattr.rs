@@ -19,7 +19,7 @@ use crate::commit::{key_value, now};
 use crate::errno::errno;
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::found::Shown;
-use crate::node::{Node, Place, Tree};
+use crate::node::{Hidden, Node, Place, Tree};
 use crate::note::Operation;
 use crate::ops::write::clear_set_ids;
 use crate::path::DirectoryKey;
@@ -92,6 +92,18 @@ impl Filesystem {
         match node.place() {
             Place::Directory { tree: Tree::Live, .. } if set.size.is_some() => {
                 return Err(Errno::EISDIR);
+            }
+            Place::Directory { tree: Tree::Live, directory }
+                if self.private.is_some()
+                    && directory == self.options.root
+                    && (set.mode.is_some() || set.uid.is_some() || set.gid.is_some()) =>
+            {
+                // What it shows is whose the transaction is.
+                return Err(Errno::EPERM);
+            }
+            Place::Hidden(Hidden::Commit) => {
+                self.commit_transaction(caller).await?;
+                return self.shown(&node).await;
             }
             Place::Directory { tree: Tree::Live, directory } => {
                 if set.changes_record() {

@@ -3,6 +3,7 @@
 
 mod commits;
 mod faults;
+mod locks;
 mod meanwhile;
 mod model;
 mod names;
@@ -10,6 +11,9 @@ mod plain_keys;
 mod refusals;
 mod renames;
 mod reservations;
+mod transactions;
+mod ttl;
+mod watching;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +28,6 @@ use super::WriteRequest;
 use crate::attributes::{Attributes, Record, record_key};
 use crate::filesystem::{Answer, Caller, Filesystem, MountOptions};
 use crate::memory::Memory;
-use crate::node_table::ROOT;
 use crate::notices::{Notice, Notices};
 
 /// Its process is not known, so each FLUSH with staged bytes commits.
@@ -36,7 +39,7 @@ const REWRITE: i32 = libc::O_WRONLY | libc::O_TRUNC;
 
 /// A mount without a kernel, and what its notifier was told.
 struct Mount {
-    fs: Filesystem,
+    fs: Arc<Filesystem>,
     memory: Arc<Memory>,
     notices: Notices,
     notifier: Option<std::thread::JoinHandle<Vec<Notice>>>,
@@ -69,7 +72,7 @@ impl Mount {
         });
         let keys: Arc<dyn KeySpace> = Arc::clone(memory) as _;
         let id = MOUNTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let fs = Filesystem::new(keys, options, notices.clone(), id);
+        let fs = Arc::new(Filesystem::new(keys, options, notices.clone(), id));
         Self { fs, memory: Arc::clone(memory), notices, notifier: Some(notifier) }
     }
 
@@ -77,10 +80,27 @@ impl Mount {
         Self::new(&Arc::new(Memory::new()))
     }
 
+    /// `mkdir @txn/NAME`, and the tree in it.
+    async fn begin(&self, name: &str) -> Answer<Self> {
+        let transactions = self.ino("@txn").await?;
+        let found = self.fs.mkdir(ANYBODY, transactions, OsStr::new(name), 0o755).await?;
+        Ok(self.tree(self.fs.tree_of(found.node.ino)))
+    }
+
+    fn tree(&self, fs: Arc<Filesystem>) -> Self {
+        Self { fs, memory: Arc::clone(&self.memory), notices: Notices::default(), notifier: None }
+    }
+
+    /// `: > @commit`
+    async fn commit(&self) -> Answer<()> {
+        let ino = self.ino("@commit").await?;
+        self.fs.open_made_up(ANYBODY, ino, libc::O_WRONLY).await.map(drop)
+    }
+
     /// Walks a path as the kernel does; the parent's node and the last name.
     async fn parent<'a>(&self, path: &'a str) -> Answer<(u64, &'a OsStr)> {
         let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut ino = ROOT;
+        let mut ino = self.fs.nodes.root().ino;
         for name in directories.split('/').filter(|name| !name.is_empty()) {
             ino = self.step(ino, OsStr::new(name)).await?;
             if self.fs.getattr(ino).await?.attr.kind != FileType::Directory {

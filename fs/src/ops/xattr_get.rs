@@ -61,6 +61,10 @@ impl Filesystem {
     }
 
     async fn virtual_xattr(&self, xattr: VirtualXattr, source: &Source) -> Answer<Bytes> {
+        if xattr == VirtualXattr::Ttl {
+            let lease = source.kv.as_ref().map(|kv| kv.lease).unwrap_or_default();
+            return self.remaining_seconds(lease).await;
+        }
         let author = match &source.kv {
             Some(kv) if xattr.needs_author() => {
                 Some(self.within(self.keys.stamp(kv.mod_revision)).await?.author)

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use bytes::Bytes;
 use fuser::Errno;
 
-use crate::attributes::{Attributes, XattrError, XattrSet, classify_xattr};
+use crate::attributes::{
+    Attributes, VirtualXattr, XattrError, XattrName, XattrSet, classify_xattr,
+};
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::node::{Place, Tree};
 
@@ -14,7 +16,7 @@ impl Filesystem {
     /// Sets an attribute of the `user.` namespace.
     ///
     /// # Errors
-    /// EPERM below `user.revfs.`, EOPNOTSUPP in other namespaces; EEXIST and ENODATA as XATTR_CREATE
+    /// EPERM below `user.revfs.` but for `user.revfs.ttl` ([`Self::set_ttl`]), EOPNOTSUPP in other namespaces; EEXIST and ENODATA as XATTR_CREATE
     /// and XATTR_REPLACE ask; ENOSPC over the bound of a file.
     pub async fn setxattr(
         &self,
@@ -30,6 +32,9 @@ impl Filesystem {
             libc::XATTR_REPLACE => XattrSet::Replace,
             _ => return Err(Errno::EINVAL),
         };
+        if classify_xattr(name.as_bytes()) == XattrName::Virtual(VirtualXattr::Ttl) {
+            return self.set_ttl(caller, ino, value, set).await;
+        }
         let value = Bytes::copy_from_slice(value);
         self.change_xattrs(caller, ino, name, |own| {
             own.set_xattr(name.as_bytes(), &value, set).map_err(xattr_errno)
@@ -40,6 +45,9 @@ impl Filesystem {
     /// # Errors
     /// ENODATA if there is none; else as [`Self::setxattr`].
     pub async fn removexattr(&self, caller: Caller, ino: u64, name: &OsStr) -> Answer<()> {
+        if classify_xattr(name.as_bytes()) == XattrName::Virtual(VirtualXattr::Ttl) {
+            return self.remove_ttl(caller, ino).await;
+        }
         self.change_xattrs(caller, ino, name, |own| {
             own.remove_xattr(name.as_bytes()).map_err(xattr_errno)
         })

@@ -64,6 +64,11 @@ impl Live {
         self.mounted.as_ref().expect("it is mounted until the test ends")
     }
 
+    /// The mount, for a test that ends it otherwise.
+    pub(crate) fn take_mounted(&mut self) -> Mounted {
+        self.mounted.take().expect("it is taken once")
+    }
+
     /// How often the mount has asked the key space.
     pub(crate) fn questions(&self) -> usize {
         self.keys.reads.load(Ordering::Relaxed)
@@ -85,6 +90,20 @@ impl Live {
     pub(crate) fn apply(&self, success: Vec<Op>) -> Revision {
         let txn = Txn { success, ..Txn::default() };
         self.runtime.block_on(self.memory.txn(txn, Origin::default())).unwrap().revision
+    }
+
+    /// Waits until changes made elsewhere raise events.
+    pub(crate) fn raises_events(&self) {
+        self.wait_for("grep -q '\"events\": \"full\"' @status");
+    }
+
+    /// Waits until some process watches a file or directory of the mount with inotify.
+    pub(crate) fn wait_for_watch(&self, path: &Path) {
+        let path = path.display();
+        self.wait_for(&format!(
+            "ino=$(printf ino:%x $(stat -c %i '{path}')); \
+             cat /proc/[0-9]*/fdinfo/* 2>/dev/null | grep -q \"^inotify.* $ino \""
+        ));
     }
 
     /// Runs a script in the root of the mount.
@@ -145,7 +164,8 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let mounted = self.mounted.take().expect("it is taken only here");
-        self.runtime.block_on(mounted.unmount()).unwrap();
+        if let Some(mounted) = self.mounted.take() {
+            self.runtime.block_on(mounted.unmount()).unwrap();
+        }
     }
 }

@@ -125,6 +125,20 @@ fn an_unmount_by_hand_ends_the_session() {
 }
 
 #[test]
+fn an_aborted_connection_is_an_error_and_the_dead_mount_goes() {
+    let mut live = Live::new();
+    let mounted = live.take_mounted();
+    let connection = mounted.connection().unwrap();
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1").unwrap();
+    let error = live.runtime.block_on(mounted.wait()).unwrap_err().to_string();
+    assert!(error.contains("abort"), "{error}");
+    assert!(mounts().contains(live.path().to_str().unwrap()));
+    live.runtime.block_on(mounted.unmount()).unwrap_err();
+    assert!(!mounts().contains(live.path().to_str().unwrap()));
+}
+
+#[test]
 fn only_an_empty_directory_is_mounted_on() {
     let directory = tempfile::tempdir().unwrap();
     check_mount_point(directory.path()).unwrap();

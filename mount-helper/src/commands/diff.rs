@@ -299,11 +299,10 @@ fn document(difference: &Difference, is_text: bool, attributes: &[String], text:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Place;
     use std::ffi::OsStr;
 
     fn name(argument: &str, key: &'static str) -> String {
-        let target = Target::new(OsStr::new(argument), &Place::Key).unwrap();
+        let target = Target::key(OsStr::new(argument));
         let labels = Labels { target: &target, before: Revision(41), after: Revision(45) };
         let name = labels.name(&Bytes::from(key), Some(labels.before));
         String::from_utf8(name).unwrap()

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{KeyValue, Revision};
+use revfs_api::line;
 use serde_json::Value;
 
 use super::lock::{Claim, Holding};
@@ -72,7 +73,7 @@ async fn listen(name: &OsString, globals: &Globals, output: &mut Output) -> Resu
 async fn follow(keys: &dyn KeySpace, name: &[u8], output: &mut Output) -> Result<()> {
     let asked = || format!("watch {}", readable(name));
     let (mut leader, view) = turn::holder(keys, name).await?;
-    let mut watch = keys.watch(vec![turn::line(name)], view.next()).await.asked(asked)?;
+    let mut watch = keys.watch(vec![line::of(name)], view.next()).await.asked(asked)?;
     let mut shown = Revision::NONE;
     loop {
         if let Some(leader) = leader.filter(|leader| leader.mod_revision != shown) {

@@ -1,6 +1,8 @@
 //! `revfs lock`: holds a lock, while a command runs or until told to end. `revfs elect` is the same with
 //! a value.
 
+mod list;
+
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::process::{ExitCode, Stdio};
@@ -25,14 +27,21 @@ use crate::turn::{self, Turn};
 /// Waits until the lock is free. CMD is ended when the lease of the lock is lost; otherwise the exit
 /// code is CMD's. It finds REVFS_LOCK_KEY, which exists while the lock is held, REVFS_LOCK_REVISION,
 /// which grows from holder to holder, and REVFS_LEASE. Without CMD the key is printed once the lock is
-/// held. etcdctl lock, and etcd's Lock service, wait in the same line.
+/// held. etcdctl lock, and etcd's Lock service, wait in the same line. These are not the locks of files
+/// (flock, fcntl) that programs take in a mount: --list shows those.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs lock /locks/backup -- backup.sh
-  revfs lock /locks/backup --wait 0 -- backup.sh || echo 'somebody else does it'")]
+  revfs lock /locks/backup --wait 0 -- backup.sh || echo 'somebody else does it'
+  revfs lock --list ~/conf/app")]
 pub(crate) struct LockArgs {
-    /// The lock: a prefix of keys
-    name: OsString,
+    /// The lock: a prefix of keys (with --list: a file or directory, as a key or a path in a mount)
+    #[arg(required_unless_present = "list")]
+    name: Option<OsString>,
+
+    /// Show who holds and waits for locks of files, on all mounts
+    #[arg(long, conflicts_with_all = ["wait", "command"])]
+    list: bool,
 
     #[command(flatten)]
     pub(crate) holding: Holding,
@@ -68,8 +77,13 @@ pub(crate) async fn run(
     globals: &Globals,
     output: &mut Output,
 ) -> Result<ExitCode> {
+    if args.list {
+        list::run(args.name, globals, output).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let value = Bytes::new();
-    let claim = Claim { what: "the lock", name: &args.name, value, holding: &args.holding };
+    let name = args.name.unwrap_or_default();
+    let claim = Claim { what: "the lock", name: &name, value, holding: &args.holding };
     claim.hold(globals, output).await
 }
 

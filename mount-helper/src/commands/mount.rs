@@ -5,26 +5,34 @@
 //! that the user names is written, unless that is said too: a key that its owner does not expect can stop a
 //! program that lists them.
 
+mod fstab;
+mod look;
+
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::ValueHint;
 use revfs_api::KeySpace;
 use revfs_api::client::{ETCD, Endpoints, connect_with};
 use revfs_fs::filesystem::MountOptions;
+use revfs_fs::node::Tree;
 use revfs_fs::path::DirectoryKey;
 
 use crate::args::Globals;
 use crate::error::{Asked as _, Failure, Kind, Result};
 use crate::log_file::LogFile;
+use crate::mount8;
 use crate::mounting::daemon::Parent;
 use crate::mounting::{self, daemon, directory};
 use crate::output::Output;
 use crate::signals::Signals;
 use crate::unmount::absolute;
 
+use self::look::Look;
 use super::up::data_dir::escape_text;
 
 /// Mount a cluster that runs elsewhere: of revfs, or of etcd
@@ -36,6 +44,10 @@ use super::up::data_dir::escape_text;
   revfs mount http://node1:2379,http://node2:2379 /mnt/conf
   revfs mount https://etcd:2379 /mnt/etcd --cacert ca.pem --user root --password-file pw
   revfs mount http://localhost:2379 /mnt/pods --prefix /registry/pods/
+  revfs mount http://node1:2379 /mnt/then --time -2h
+  mount -t revfs http://node1:2379 /mnt/conf -o ro,user=reader,password-file=/etc/pw
+In /etc/fstab (`--fstab` prints the line), with /sbin/mount.revfs a link to this program:
+  http://node1:2379  /mnt/conf  revfs  _netdev,nofail,x-systemd.automount  0 0
 
 In the background it logs to --log-file, else below /var/log/revfs for root,
 else below $XDG_STATE_HOME/revfs or ~/.local/state/revfs.")]
@@ -68,6 +80,11 @@ pub(crate) struct MountArgs {
     #[arg(long, requires = "read_write")]
     attributes: bool,
 
+    /// Locks (flock, fcntl) of this machine are given to others so many seconds after it vanished
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    #[arg(value_parser = clap::value_parser!(u64).range(2..))]
+    lock_lease: u64,
+
     /// Run until Ctrl-C (the default)
     #[arg(long, conflicts_with = "daemon")]
     foreground: bool,
@@ -84,9 +101,31 @@ pub(crate) struct MountArgs {
     #[arg(long)]
     allow_other: bool,
 
+    #[command(flatten)]
+    look: Look,
+
+    /// Options as mount(8) and fstab write them: those above by name, and ro
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<OsString>,
+
+    /// Print the line for /etc/fstab that mounts so, and mount nothing
+    #[arg(long)]
+    fstab: bool,
+
+    /// Write that line into /etc/fstab, in place of an earlier one for DIR
+    #[arg(long)]
+    update_fstab: bool,
+
     /// The second process of --daemon.
     #[arg(long, hide = true, requires = "daemon")]
     detached: bool,
+}
+
+impl MountArgs {
+    /// What `-o` said.
+    pub(crate) fn options(&self) -> &[OsString] {
+        &self.options
+    }
 }
 
 /// All that is decided before anything is asked.
@@ -96,11 +135,15 @@ struct Plan<'a> {
     endpoints: Endpoints,
     root: DirectoryKey,
     settings: revfs_api::client::Settings,
-    environment: Vec<(&'static str, std::ffi::OsString)>,
+    environment: Vec<(&'static str, OsString)>,
     log: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &MountArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
+    if args.fstab || args.update_fstab {
+        fstab::write(&args.endpoints, &absolute(&args.directory)?, args.update_fstab, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.daemon && !args.detached {
         return daemon::start();
     }
@@ -178,12 +221,13 @@ async fn serve(plan: &Plan<'_>, parent: Option<Parent>, output: &mut Output) -> 
         name = signals.next() => return Err(mounting::interrupted(name)),
     };
     let is_etcd = status.backend == ETCD;
-    let options = options(plan, is_etcd);
-    let is_read_only = options.read_only;
+    let tree = plan.args.look.tree(keys.as_ref(), &plan.root).await?;
+    let options = options(plan, is_etcd, tree);
+    let is_read_only = options.read_only || tree != Tree::Live;
     let mounted = mounting::start(&plan.point, Arc::clone(&keys), options).await?;
     // If it fails the mount goes as it is dropped.
     mounting::check(&plan.point, &plan.environment).await?;
-    announce(plan, keys.as_ref(), (is_etcd, is_read_only), parent.is_some(), output)?;
+    announce(plan, keys.as_ref(), (is_etcd, is_read_only, tree), parent.is_some(), output)?;
     if let (Some(parent), Some(log)) = (parent, &plan.log) {
         parent.release(&open_log(log)?)?;
     }
@@ -191,25 +235,31 @@ async fn serve(plan: &Plan<'_>, parent: Option<Parent>, output: &mut Output) -> 
     mounting::until_end(mounted, &mut signals).await
 }
 
-fn options(plan: &Plan<'_>, is_etcd: bool) -> MountOptions {
+fn options(plan: &Plan<'_>, is_etcd: bool, tree: Tree) -> MountOptions {
     let args = plan.args;
     MountOptions {
         root: plan.root.clone(),
+        tree,
+        source: args.endpoints.clone(),
         read_only: args.read_only || (is_etcd && !args.read_write),
         writes_markers: !is_etcd || args.markers,
         writes_attributes: !is_etcd || args.attributes,
         is_remote: true,
-        ..mounting::options(args.allow_other)
+        lock_lease: Duration::from_secs(args.lock_lease),
+        ..args.look.over(mounting::options(args.allow_other))
     }
 }
 
 fn announce(
     plan: &Plan<'_>,
     keys: &dyn KeySpace,
-    (is_etcd, is_read_only): (bool, bool),
+    (is_etcd, is_read_only, tree): (bool, bool, Tree),
     is_background: bool,
     output: &mut Output,
 ) -> Result<()> {
+    if mount8::is_helper() {
+        return Ok(());
+    }
     let point = plan.point.display();
     if output.json {
         output.document(&serde_json::json!({
@@ -217,15 +267,17 @@ fn announce(
             "endpoint": plan.endpoints.to_string(),
             "backend": if is_etcd { "etcd" } else { "revfs" },
             "read_only": is_read_only,
+            "revision": match tree { Tree::Live => None, Tree::Past(revision) => Some(revision.0) },
             "process_id": std::process::id(),
         }))?;
         return output.finish();
     }
-    let how = if is_read_only { ", read-only" } else { "" };
-    output.line(&format!(
-        "{} is mounted at {point}{how}; its past: ls {point}/@rev/",
-        plan.endpoints
-    ))?;
+    let what = match (tree, is_read_only) {
+        (Tree::Past(revision), _) => format!(", as of revision {revision}"),
+        (Tree::Live, true) => format!(", read-only; its past: ls {point}/@rev/"),
+        (Tree::Live, false) => format!("; its past: ls {point}/@rev/"),
+    };
+    output.line(&format!("{} is mounted at {point}{what}", plan.endpoints))?;
     if is_etcd && !keys.capabilities().stamps {
         output.line(&format!("it is an etcd: {point}/@status says what that cannot do"))?;
     }

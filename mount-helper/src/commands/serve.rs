@@ -1,16 +1,20 @@
-//! `revfs serve`: a node for clients of the network, without a mount, with etcd's settings.
+//! `revfs serve`: a node for clients of the network, with etcd's settings, and its mount where one is wanted.
 //!
 //! [`settings`] is the table of what can be said, [`layers`] finds what was said and where, [`value`] and
-//! [`plan`] what it means and whether it fits together, [`serving`] does it.
+//! [`plan`] what it means and whether it fits together, [`serving`] does it; [`view`] is the mount.
 
 mod arguments;
 mod encryption;
+mod joining;
 mod layers;
 mod logging;
+mod members;
+mod open_files;
 mod plan;
 mod serving;
 mod settings;
 mod value;
+mod view;
 
 use std::collections::BTreeSet;
 
@@ -22,12 +26,15 @@ use crate::output::Output;
 
 pub(crate) use arguments::ServeArgs;
 use layers::Values;
+pub(in crate::commands) use members::founders;
 use plan::Plan;
+pub(in crate::commands) use value::advertised_urls;
 
 pub(crate) fn run(args: ServeArgs, globals: &Globals, output: &mut Output) -> Result<()> {
     let values = Values::read(args, std::env::vars_os(), &other_variables())?;
     let plan = Plan::new(&values)?;
     logging::start(&plan.log, globals)?;
+    open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(serving::run(plan, output))

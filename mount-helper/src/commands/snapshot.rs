@@ -1,5 +1,6 @@
 //! `revfs snapshot`: a backup of everything into one file, and back again.
 
+mod restore;
 mod save;
 
 use std::ffi::OsString;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueHint};
 use revfs_api::keyspace::Time;
-use revfs_cluster::restore::{self, Restored, Summary};
+use revfs_cluster::restore::{self as backups, Summary};
 use serde_json::{Value, json};
 
 use super::status::bytes;
@@ -25,7 +26,9 @@ use crate::output::{Output, Progress, time_exact, time_local};
   revfs snapshot save /var/backups/conf.snapshot --of ~/conf
   revfs snapshot status /var/backups/conf.snapshot
   revfs snapshot restore /var/backups/conf.snapshot --data-dir /srv/conf-data
-  revfs up ~/conf-old --data-dir /srv/conf-data")]
+  revfs up ~/conf-old --data-dir /srv/conf-data
+  revfs snapshot restore conf.snapshot --data-dir a.revfs --name a \\
+      --initial-cluster a=http://10.0.0.1:2380,b=http://10.0.0.2:2380,c=http://10.0.0.3:2380")]
 pub(crate) struct SnapshotArgs {
     #[command(subcommand)]
     command: SnapshotCommand,
@@ -34,7 +37,7 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     Save(SaveArgs),
-    Restore(RestoreArgs),
+    Restore(restore::RestoreArgs),
     Status(StatusArgs),
 }
 
@@ -51,20 +54,6 @@ struct SaveArgs {
     of: Option<OsString>,
 }
 
-/// Make a new data directory from FILE
-///
-/// Everything is checked before the directory gets its name. It is a cluster of its own with one
-/// member: start it with `revfs up MOUNTPOINT --data-dir DIR`.
-#[derive(Debug, clap::Args)]
-struct RestoreArgs {
-    #[arg(value_hint = ValueHint::FilePath)]
-    file: PathBuf,
-
-    /// The directory to make; it may exist if it is empty
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    data_dir: PathBuf,
-}
-
 /// Check FILE and say what it holds
 #[derive(Debug, clap::Args)]
 struct StatusArgs {
@@ -78,14 +67,11 @@ pub(crate) async fn run(args: SnapshotArgs, globals: &Globals, output: &mut Outp
             let summary = save::save(&file, of, globals).await?;
             report(output, &file, &summary, "saved")
         }
-        SnapshotCommand::Restore(RestoreArgs { file, data_dir }) => {
-            let restored = restored(&file, &data_dir)?;
-            report_restored(output, &file, &data_dir, &restored)
-        }
+        SnapshotCommand::Restore(args) => restore::run(&args, output),
         SnapshotCommand::Status(StatusArgs { file }) => {
             let progress = Progress::new();
             let mut on_progress = counting(&progress, "checking");
-            let summary = restore::verify(&file, &mut on_progress).map_err(|error| {
+            let summary = backups::verify(&file, &mut on_progress).map_err(|error| {
                 Failure::caused(format!("'{}' is no whole snapshot", file.display()), &error)
             })?;
             report(output, &file, &summary, "checked")
@@ -93,25 +79,12 @@ pub(crate) async fn run(args: SnapshotArgs, globals: &Globals, output: &mut Outp
     }
 }
 
-fn restored(file: &Path, data_dir: &Path) -> Result<Restored> {
-    let progress = Progress::new();
-    let mut on_progress = counting(&progress, "restoring");
-    restore::restore(file, data_dir, &mut on_progress).map_err(|error| {
-        let (file, dir) = (file.display(), data_dir.display());
-        let failure = Failure::caused(format!("cannot restore '{file}' into '{dir}'"), &error);
-        match error {
-            restore::RestoreError::Exists { .. } => failure.of_kind(crate::error::Kind::Conflict),
-            _ => failure,
-        }
-    })
-}
-
 /// Shows on a terminal how far the work has come.
 fn counting<'p>(
     progress: &'p Progress,
     what: &'static str,
-) -> impl FnMut(restore::Progress) -> ControlFlow<()> + 'p {
-    move |restore::Progress { done_bytes, total_bytes }| {
+) -> impl FnMut(backups::Progress) -> ControlFlow<()> + 'p {
+    move |backups::Progress { done_bytes, total_bytes }| {
         progress.at(format!("{what}: {} of {}", bytes(done_bytes), bytes(total_bytes)));
         ControlFlow::Continue(())
     }
@@ -123,27 +96,6 @@ fn report(output: &mut Output, file: &Path, summary: &Summary, what: &str) -> Re
     } else {
         output.line(&format!("{} {what}: {}", file.display(), sentence(summary)))?;
         output.line(&format!("sha256 {}", hex(&summary.sha256)))?;
-    }
-    output.finish()
-}
-
-fn report_restored(
-    output: &mut Output,
-    file: &Path,
-    data_dir: &Path,
-    restored: &Restored,
-) -> Result<()> {
-    let Restored { summary, cluster_id, member_id } = restored;
-    if output.json {
-        let mut document = document(file, summary);
-        document["data_dir"] = data_dir.display().to_string().into();
-        document["cluster_id"] = format!("{cluster_id:016x}").into();
-        document["member_id"] = format!("{member_id:016x}").into();
-        output.document(&document)?;
-    } else {
-        let dir = data_dir.display();
-        output.line(&format!("{} restored into {dir}: {}", file.display(), sentence(summary)))?;
-        output.line(&format!("to start it: revfs up MOUNTPOINT --data-dir {dir}"))?;
     }
     output.finish()
 }

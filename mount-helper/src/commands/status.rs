@@ -87,6 +87,14 @@ fn rows(status: &Status) -> Vec<Vec<Vec<u8>>> {
                 status.cluster_id, status.member_id, status.leader_id, status.raft_term
             ),
         ),
+        (
+            "version",
+            match status.cluster_version {
+                // A real etcd.
+                0 => String::new(),
+                version => format!("{version}: what all members of the cluster speak"),
+            },
+        ),
     ];
     let cells = |(name, value): (&str, String)| vec![name.as_bytes().to_vec(), value.into_bytes()];
     rows.into_iter().filter(|(_, value)| !value.is_empty()).map(cells).collect()

@@ -1,9 +1,10 @@
-//! `revfs txn`: a transaction from a readable text.
+//! `revfs txn`: a transaction, from a readable text or by a command that works in a mount.
 //!
-//! [`words`] and [`grammar`] read it, [`answers`] prints what came of it.
+//! [`words`] and [`grammar`] read the text, [`answers`] prints what came of it; [`mounted`] runs the command.
 
 mod answers;
 mod grammar;
+mod mounted;
 mod words;
 
 use std::ffi::OsString;
@@ -20,9 +21,15 @@ use crate::error::{Asked as _, Failure, Kind, Result};
 use crate::origin::origin;
 use crate::output::Output;
 
-/// Change several keys in one step, if conditions hold
+/// Change several files or keys in one step
 ///
-/// FILE (or standard input) has one statement a line:
+/// With -- CMD: runs CMD in DIR, a directory of a mount, as if nobody else were there: it sees DIR
+/// as it was when it began, and nobody sees its changes until it has exited with 0. Then all of them
+/// become one revision, if nothing that it read or wrote has changed meanwhile (otherwise: exit code 3,
+/// or CMD again with --retry). If CMD fails nothing has happened, and its exit code is ours. CMD finds
+/// the transaction's copy of the mount in REVFS_TXN.
+///
+/// Without: a text of conditions and operations on keys. FILE (or standard input) has one statement a line:
 ///
 ///   if                            the conditions, all of which must hold
 ///     value|version|create|mod|lease RANGE =|!=|<|> OPERAND
@@ -40,18 +47,31 @@ use crate::output::Output;
     verbatim_doc_comment,
     after_help = "Examples:
   printf 'if absent /lock\\nthen put /lock me\\nelse get /lock\\n' | revfs txn
-  revfs txn switch.txn --json"
+  revfs txn switch.txn --json
+  revfs txn ~/revfs/app -- sh -c 'sed -i s/8/16/ limits && mv old new'
+  revfs txn ~/revfs --retry 10 -- sh -c 'echo $(( $(cat n) + 1 )) > n'"
 )]
 pub(crate) struct TxnArgs {
-    /// The text; left out or -: standard input
-    #[arg(value_hint = ValueHint::FilePath)]
+    /// The text; left out or -: standard input. With a command: the directory that it works in
+    #[arg(value_name = "FILE|DIR", value_hint = ValueHint::AnyPath)]
     file: Option<PathBuf>,
+
+    /// Run CMD again, so many times at most, if something that it read or wrote has changed meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "command")]
+    retry: u32,
+
+    /// What to run in DIR
+    #[arg(last = true, value_name = "CMD", requires = "file")]
+    command: Vec<OsString>,
 }
 
 /// Above what a transaction may change, escapes included.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
 
 pub(crate) async fn run(args: TxnArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
+    if let (Some(directory), false) = (&args.file, args.command.is_empty()) {
+        return mounted::run(directory, &args.command, args.retry, output).await;
+    }
     let path = args.file.filter(|path| path != Path::new("-"));
     let name = path.as_ref().map_or("standard input".to_owned(), |path| path.display().to_string());
     let text = read(path.as_deref(), &name)?;

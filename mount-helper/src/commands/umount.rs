@@ -14,8 +14,8 @@ use crate::unmount::{Force, Refusal, absolute, unmount};
 
 /// Unmount a directory and wait until everything is stored
 ///
-/// Returns when the process behind the mount has stored what was written, and is gone. A mount whose
-/// process is dead is cleaned up. If someone uses the mount it says who.
+/// Returns when the process behind the mount has stored what was written, and is gone; `revfs serve` goes on
+/// without its mount. A mount whose process is dead is cleaned up. If someone uses the mount it says who.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs umount ~/conf
@@ -144,11 +144,16 @@ fn runs(process_id: u32) -> bool {
 }
 
 /// Waits for the process behind a mount. With data of its own it holds the lock of its data directory
-/// until everything is stored and it ends.
+/// until everything is stored and it ends; one that serves others does not end, and says there that it mounts
+/// nothing any more.
 fn has_ended(status: &MountStatus, deadline: Instant) -> bool {
     let data_dir = Path::new(&status.data_dir);
     let is_running = || {
-        if status.data_dir.is_empty() { runs(status.process_id) } else { is_held(data_dir) }
+        if status.data_dir.is_empty() {
+            return runs(status.process_id);
+        }
+        let serves_on = |holder: data_dir::Holder| holder.serves && holder.mount_point.is_empty();
+        is_held(data_dir) && !data_dir::holder_of(data_dir).is_some_and(serves_on)
     };
     while is_running() {
         if Instant::now() >= deadline {

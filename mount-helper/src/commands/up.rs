@@ -20,7 +20,7 @@ use crate::mounting::{self, daemon, directory};
 use crate::output::Output;
 use crate::unmount::absolute;
 
-use data_dir::DataDir;
+use data_dir::{DataDir, Use};
 use keep::{Keep, Kept};
 
 /// Start a node, keep its data, and mount it at a directory
@@ -96,16 +96,9 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     };
     // From here on the current directory is the root: everything above is absolute.
     let parent = if args.detached { Some(daemon::detach()?) } else { None };
-    if data_dir.starts_with(&point) {
-        return Err(Failure::usage(format!(
-            "the data directory '{}' lies inside the mount point '{}'",
-            data_dir.display(),
-            point.display()
-        ))
-        .hint("the mount would cover its own data: choose another with --data-dir"));
-    }
+    directory::check_apart(&data_dir, &point)?;
     let found = directory::check(&point)?;
-    let data = DataDir::open(data_dir, &point)?;
+    let data = DataDir::open(data_dir, Use::Mounts(&point))?;
     let log = parent.as_ref().map(|_| data.open_log()).transpose()?;
     mounting::start_log(globals, log)?;
     directory::prepare(&point, found)?;

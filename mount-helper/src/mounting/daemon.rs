@@ -6,6 +6,7 @@
 //! the socket closes before, the child has failed, has said why, and its exit code is the parent's. A
 //! parent that is gone when the child gets ready (Ctrl-C) makes the child stop again.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -31,11 +32,13 @@ pub(crate) fn start() -> Result<ExitCode> {
     let (mut ours, theirs) = UnixStream::pair().map_err(|error| failed(&error))?;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| "revfs".into());
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let end = arguments.iter().position(|word| word == "--").unwrap_or(arguments.len());
+    arguments.insert(end, DETACHED.into());
     // The running file itself, whatever became of its name.
     let mut child = Command::new("/proc/self/exe")
         .arg0(name)
         .args(arguments)
-        .arg(DETACHED)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .spawn()
         .map_err(|error| failed(&error))?;

@@ -1,4 +1,4 @@
-//! The directory that `up` mounts at: whether it will do.
+//! The directory that is mounted at: whether it will do.
 
 use std::fs;
 use std::io;
@@ -17,6 +17,20 @@ pub(crate) enum Found {
     Missing,
     /// A mount of revfs whose process is gone.
     DeadMount,
+}
+
+/// # Errors
+/// If the mount would cover the data that it shows.
+pub(crate) fn check_apart(data_dir: &Path, point: &Path) -> Result<()> {
+    if !data_dir.starts_with(point) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "the data directory '{}' lies inside the mount point '{}'",
+        data_dir.display(),
+        point.display()
+    ))
+    .hint("the mount would cover its own data: choose another with --data-dir"))
 }
 
 /// Whether something can be mounted at `point`.

@@ -23,6 +23,9 @@ fn without_a_command_the_help_is_shown_as_an_error() {
 fn every_command_explains_itself_with_examples() {
     let commands = [
         "umount",
+        "import",
+        "mirror",
+        "recover",
         "get",
         "put",
         "del",
@@ -30,6 +33,7 @@ fn every_command_explains_itself_with_examples() {
         "log",
         "diff",
         "restore",
+        "stat",
         "status",
         "completion",
         "txn",
@@ -98,6 +102,9 @@ fn with_json_errors_are_json_too() {
     let error: serde_json::Value = serde_json::from_str(&ended.err()).unwrap();
     assert_eq!(error["error"]["kind"], "usage");
     assert_eq!(error["error"]["exit_code"], 2);
+    let words = ["mount", "--json", "-o", "rev=41,nonsense", "http://127.0.0.1:1", "/nowhere"];
+    let error: serde_json::Value = serde_json::from_str(&revfs(words).err()).unwrap();
+    assert!(error.to_string().contains("nonsense"), "{error}");
     let ended = revfs(["get", "--json"]);
     let error: serde_json::Value = serde_json::from_str(&ended.err()).unwrap();
     assert!(error["error"]["message"].as_str().unwrap().contains("<KEY>"), "{error}");

@@ -106,16 +106,40 @@ fn a_watch_prints_what_was_and_what_comes() {
 }
 
 #[test]
+fn a_watch_gathers_changes_for_one_run_and_ends_a_command_that_takes_too_long() {
+    for server in Backend::both() {
+        for value in ["one", "two", "three"] {
+            server.call(&format!("put /k {value}")).run().ok();
+        }
+        let script = "echo $REVFS_WATCH_REVISION; wc -l";
+        let line = "watch /k --rev 2 -n 3 --debounce 60000 -- sh -c";
+        assert_eq!(server.call(line).argument(script).run().ok(), "4\n3\n");
+        // Without a word about it, too.
+        let script = "echo $REVFS_WATCH_REVISION \"$REVFS_WATCH_KEYS\"";
+        let both = server.call("txn").input(b"put /l 1\nput /k four").run();
+        assert_eq!(both.code(), Some(0), "{both}");
+        let line = "watch / --prefix --rev 2 -n 4 -- sh -c";
+        assert_eq!(server.call(line).argument(script).run().ok(), "5 /k\n/l\n");
+        let late = server.call("watch /k --rev 2 -n 1 --timeout 1 -- sleep 1000").run();
+        assert_eq!(late.code(), Some(0), "{late}");
+        assert!(late.err().contains("'sleep' at revision 2: ended after 1s"), "{late}");
+        server.call("watch /k --debounce soon -- true").run().fails(2, &["--debounce", "500ms"]);
+        server.call("watch /k --debounce 5").run().fails(2, &["--debounce", "-- CMD"]);
+    }
+}
+
+#[test]
 fn a_watch_runs_a_command_at_each_revision() {
     for server in Backend::both() {
         server.call("put /k one").run().ok();
         server.call("put /k two").run().ok();
         let script = "echo $REVFS_WATCH_REVISION $REVFS_WATCH_KIND $REVFS_WATCH_KEY \
                       $REVFS_WATCH_VALUE; wc -l";
-        let call = server.call("watch /k --rev 2 -n 2 -- sh -c").argument(script).run();
+        let call =
+            server.call("watch /k --rev 2 -n 2 --debounce 0 -- sh -c").argument(script).run();
         assert_eq!(call.ok(), "2 put /k one\n1\n3 put /k two\n1\n");
         // One that fails is told of, and the watch goes on.
-        let failing = server.call("watch /k --rev 2 -n 2 -- false").run();
+        let failing = server.call("watch /k --rev 2 -n 2 --debounce 0 -- false").run();
         assert_eq!(failing.code(), Some(0), "{failing}");
         assert!(failing.err().contains("'false' at revision 3: exit status: 1"), "{failing}");
         server

@@ -43,6 +43,32 @@ fn a_value_over_the_bound_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn stat_says_what_is_known_of_a_file_and_of_a_directory() {
+    let node = Node::start();
+    node.call("put /app/color red").run().ok();
+    node.call("put /app/color blue").run().ok();
+    let lines = node.call("stat /app/color").run().ok();
+    let line = |name: &str| {
+        let line = lines.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} in {lines}")).trim().to_owned()
+    };
+    assert_eq!([line("key"), line("bytes"), line("lease")], ["/app/color", "4", "-"]);
+    assert_eq!([line("create_revision"), line("mod_revision"), line("version")], ["2", "3", "2"]);
+    assert!(line("author").contains('@'), "{lines}");
+    let then = node.call("stat /app/color --rev 2 --json").run().json();
+    assert_eq!((&then["value_bytes"], &then["version"]), (&json!(3), &json!(1)));
+    let id = node.call("lease grant 600").run().ok();
+    let id = id.split('\t').next().unwrap();
+    let script = format!("put /app/leased x lease {id}");
+    node.call("txn").input(script.as_bytes()).run().ok();
+    let leased = node.call("stat /app/leased --json").run().json();
+    assert_eq!(leased["granted"], 600);
+    assert!((1..=600).contains(&leased["ttl"].as_i64().unwrap()), "{leased}");
+    assert_eq!(node.call("stat /app --json").run().json()["names"], 2);
+    node.call("stat /none").run().fails(1, &["/none does not exist"]);
+}
+
+#[test]
 fn an_absent_key_exits_1_and_hints_at_what_was_meant() {
     let node = Node::start();
     node.put(&[(b"/app/color", b"red")]);

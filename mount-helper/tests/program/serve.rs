@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -21,10 +22,18 @@ struct Server {
 impl Server {
     /// Starts with `--json` and these arguments, in an own data directory below `directory`.
     fn start(directory: &TempDir, arguments: &[&str]) -> Self {
+        Self::run(&mut Self::command(directory, arguments))
+    }
+
+    fn command(directory: &TempDir, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_revfs"));
         command.args(["serve", "--json", "--data-dir"]).arg(directory.path().join("data"));
         command.args(arguments).env_remove("RUST_LOG").current_dir(directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("it is built");
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
@@ -203,6 +212,8 @@ fn what_does_not_fit_together_is_refused_naming_both_sides() {
         ("--cert-file a", &["--cert-file needs key-file"]),
         ("--client-cert-auth", &["--client-cert-auth needs trusted-ca-file"]),
         ("--client-crl-file a", &["--client-crl-file needs trusted-ca-file"]),
+        ("--mount-read-only", &["--mount-read-only says how", "with mount"]),
+        ("--mount /mnt/revfs --mount-prefix app", &["--mount-prefix 'app'", "/registry/pods/"]),
         ("--auto-tls", &["--auto-tls contradicts --listen-client-urls", "https://"]),
         ("--auto-tls --cert-file a --key-file b", &["--auto-tls contradicts --cert-file"]),
         (
@@ -227,4 +238,106 @@ fn what_does_not_fit_together_is_refused_naming_both_sides() {
         let line = format!("serve {arguments}");
         revfs(line.split(' ')).fails(2, words);
     }
+}
+
+#[test]
+fn the_service_manager_is_told_when_it_serves_and_when_it_ends() {
+    let directory = scratch();
+    let path = directory.path().join("notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).expect("a free path");
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).expect("longer than 0");
+    let told = || {
+        let mut text = [0; 1_000];
+        let bytes = manager.recv(&mut text).expect("it is told");
+        String::from_utf8(text[..bytes].to_vec()).expect("it is text")
+    };
+    let mut command = Server::command(&directory, &["--listen-client-urls", "http://localhost:0"]);
+    let server = Server::run(command.env("NOTIFY_SOCKET", &path));
+    assert_eq!(told().lines().next(), Some("READY=1"));
+    server.call(server.url(0), "put /a 1").run().ok();
+    server.end();
+    assert_eq!(told().lines().next(), Some("STOPPING=1"));
+}
+
+/// Whatever a failed test leaves there goes.
+struct Detached(PathBuf);
+
+impl Detached {
+    fn is_mounted(&self) -> bool {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+        let point = self.0.to_str().expect("it is text");
+        table.lines().any(|line| line.split(' ').nth(4) == Some(point))
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        while self.is_mounted() && umount2(&self.0, MntFlags::MNT_DETACH).is_ok() {}
+    }
+}
+
+#[test]
+fn it_mounts_its_store_and_serves_on_when_the_mount_is_taken_away() {
+    let directory = scratch();
+    let point = Detached(directory.path().canonicalize().expect("it exists").join("mnt"));
+    let mount = point.0.to_str().expect("it is text");
+    let arguments = ["--listen-client-urls", "http://localhost:0", "--mount", mount];
+    let server = Server::start(&directory, &arguments);
+    assert_eq!(server.said["directory"], mount);
+    let url = server.url(0).to_owned();
+    std::fs::write(point.0.join("color"), "red").expect("it is mounted");
+    assert_eq!(server.call(&url, "get /color").run().ok(), "red\n");
+    revfs(["umount", mount]).ok();
+    assert!(!point.is_mounted());
+    server.call(&url, "put /color blue").run().ok();
+    assert!(server.end().contains("serves on"));
+    // Killed, it leaves a dead mount behind, which the next one takes away.
+    drop(Server::start(&directory, &arguments));
+    let server = Server::start(&directory, &arguments);
+    let color = std::fs::read_to_string(point.0.join("color")).expect("it is mounted");
+    assert_eq!(color.trim_end(), "blue");
+    server.end();
+    assert!(!point.is_mounted());
+    let inside = point.0.join("data");
+    let refused = command(["serve", "--mount", mount, "--data-dir"]).argument(inside).run();
+    refused.fails(2, &["inside the mount point"]);
+}
+
+#[test]
+fn pages_and_names_are_let_in_by_lists() {
+    use std::io::Write as _;
+    let directory = scratch();
+    let lists = ["--host-whitelist", "known.example, localhost", "--cors", "https://page.example"];
+    let urls = ["--listen-client-urls", "http://localhost:0"];
+    let server = Server::start(&directory, &[&lists[..], &urls[..]].concat());
+    let address = server.url(0).strip_prefix("http://").expect("a URL").to_owned();
+    let ask = |method: &str, host: &str, origin: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
+        let body = "{\"key\":\"Yg==\"}";
+        let request = format!(
+            "{method} /v3/kv/range HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n\
+             connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it is text");
+        answer.to_lowercase()
+    };
+    let page = "https://page.example";
+    let allowed = "access-control-allow-origin: https://page.example\r\n";
+    let answer = ask("POST", "known.example:2379", page);
+    assert!(answer.starts_with("http/1.1 200") && answer.contains(allowed), "{answer}");
+    let preflight = ask("OPTIONS", "localhost", page);
+    assert!(preflight.starts_with("http/1.1 200") && preflight.contains(allowed), "{preflight}");
+    assert!(preflight.contains("access-control-allow-headers: accept, content-type"));
+    let stranger = ask("POST", "localhost", "https://other.example");
+    assert!(stranger.starts_with("http/1.1 200"), "{stranger}");
+    assert!(!stranger.contains("access-control"), "its page may not read it: {stranger}");
+    let rebound = ask("POST", "other.example", page);
+    assert!(rebound.starts_with("http/1.1 421"), "{rebound}");
+    assert!(rebound.contains("--host-whitelist \"other.example\""), "{rebound}");
+    server.call(server.url(0), "put /a 1").run().ok();
+    let log = server.end();
+    assert!(log.contains("other.example"), "{log}");
 }

@@ -114,14 +114,46 @@ fn ranges_of_permissions_are_shown_as_they_are_given() {
 }
 
 #[test]
+fn what_etcd_cannot_do_with_members_is_refused() {
+    let etcd = Backend::etcd();
+    let id = etcd.call("member list --json").run().json()["id"].as_str().unwrap().to_owned();
+    let refused = |line: String, why: &str| etcd.call(&line).run().fails(1, &[why]);
+    let url = "http://127.0.0.1:9";
+    refused(format!("member add {url} --role standby"), "a voter or a learner");
+    refused(format!("member role {id} read-only"), "changes no other role");
+    refused(format!("member replace {id} {url}"), "remove it, then add the new one");
+    refused(format!("member remove {id} --force"), "strict-reconfig-check");
+    refused(format!("member promote {id}"), "can only promote a learner member");
+    let added = etcd.call(&format!("member add {url} --learner")).run().ok();
+    assert!(added.contains("\tlearner\tunstarted\t\t\n"), "{added}");
+    assert_eq!(etcd.call("member list --json").run().json_lines().len(), 2);
+}
+
+#[test]
+fn a_node_that_is_alone_says_why_it_does_not_go() {
+    let node = Backend::node();
+    let member = node.call("member list --json").run().json();
+    let id = member["id"].as_str().unwrap();
+    assert_eq!((member["state"].as_str(), member["behind"].as_u64()), (Some("leads"), Some(0)));
+    for force in ["", " --force"] {
+        let refused = node.call(&format!("member remove {id}{force}")).run();
+        refused.fails(1, &["not enough started members", "revfs member list", "--help"]);
+    }
+    node.call("member replace 1 http://127.0.0.1:9").run().fails(1, &["member not found"]);
+    node.call("member add nonsense").run().fails(1, &["given member URLs are invalid"]);
+    node.call("member add http://127.0.0.1:9 --role king").run().fails(2, &["king", "standby"]);
+}
+
+#[test]
 fn members_and_alarms_are_listed() {
     for server in Backend::both() {
         let members = server.call("member list --json").run().json_lines();
         assert_eq!(members.len(), 1);
         assert_eq!(members[0]["learner"], false);
         let line = server.call("member list").run().ok();
-        assert_eq!(line.trim_end().split('\t').count(), 5, "{line}");
-        assert!(line.ends_with("\tvoter\n"), "{line}");
+        let columns: Vec<&str> = line.trim_end_matches('\n').split('\t').collect();
+        assert_eq!((columns.len(), columns[4], columns[7]), (8, "voter", ""), "{line}");
+        assert!(["leads", "votes"].contains(&columns[5]), "{line}");
         assert_eq!(server.call("alarm list").run().ok(), "");
         assert_eq!(server.call("alarm disarm").run().ok(), "");
     }

@@ -1,13 +1,13 @@
 //! Which keys a user may read and which write: unions of granted intervals, and what they cover.
 //!
-//! Of the reserved keys, `\0revfs/a` + K and `\0revfs/r` + K are covered exactly if K is: what is granted
-//! of them directly does not count, and a grant of K counts for both. There is no empty key: an interval
-//! from the key of one zero byte on begins before all others, and who names the empty key alone is
-//! refused for that, not for want of a permission.
+//! Of the reserved keys, `\0revfs/a` + K, `\0revfs/l` + K and `\0revfs/r` + K are covered exactly if K is:
+//! what is granted of them directly does not count, and a grant of K counts for all. There is no empty
+//! key: an interval from the key of one zero byte on begins before all others, and who names the empty
+//! key alone is refused for that, not for want of a permission.
 
 use bytes::Bytes;
 
-use super::{Permission, RECORD_PREFIX, RESERVATION_PREFIX};
+use super::{COVERED_PREFIXES, Permission, RESERVATION_PREFIX};
 use crate::types::{KeyRange, prefix_end};
 
 /// `[start, end)`; no end is infinity.
@@ -106,7 +106,7 @@ fn with_reserved(granted: impl Iterator<Item = Interval>) -> Vec<Interval> {
     let mut all = Vec::new();
     for (start, end) in granted {
         let mut direct = vec![(start.clone(), end.clone())];
-        for prefix in [RECORD_PREFIX, RESERVATION_PREFIX] {
+        for prefix in COVERED_PREFIXES {
             let prefixed = |key: &[u8]| Bytes::from([prefix, key].concat());
             let after = prefix_end(prefix).expect("no byte of it is 0xFF");
             direct = direct.into_iter().flat_map(|own| without(own, prefix, &after)).collect();
@@ -131,8 +131,8 @@ fn without(own: Interval, from: &[u8], to: &Bytes) -> [Interval; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowed, RECORD_PREFIX, RESERVATION_PREFIX, is_valid};
-    use crate::auth::{Access, Permission};
+    use super::{Allowed, COVERED_PREFIXES, RESERVATION_PREFIX, is_valid};
+    use crate::auth::{Access, LOCK_PREFIX, Permission, RECORD_PREFIX};
     use crate::types::KeyRange;
     use bytes::Bytes;
     use proptest::prelude::{Strategy, prop_assert_eq, proptest};
@@ -149,6 +149,7 @@ mod tests {
             6 => plain().prop_map(Bytes::from),
             1 => below(RECORD_PREFIX),
             1 => below(RESERVATION_PREFIX),
+            1 => below(LOCK_PREFIX),
             1 => below(b"\0revfs/"),
             1 => below(b"\0revfs/b"),
         ]
@@ -181,7 +182,7 @@ mod tests {
             let writes = wanted(Access::Write) && !wanted(Access::Read);
             return !writes || permissions.iter().any(|own| own.access.writes());
         }
-        let bare = [RECORD_PREFIX, RESERVATION_PREFIX].iter().find_map(|p| key.strip_prefix(*p));
+        let bare = COVERED_PREFIXES.iter().find_map(|p| key.strip_prefix(*p));
         // The record of a key that cannot be is that of the first key.
         let key = match bare {
             Some([]) => &[0][..],
@@ -199,12 +200,12 @@ mod tests {
     fn borders(permissions: &[Permission], range: &KeyRange) -> Vec<Bytes> {
         let mut all = vec![range.start().clone(), Bytes::from_static(&[0])];
         for bare in permissions.iter().flat_map(|own| [&own.key, &own.range_end]) {
-            for prefix in [&b""[..], RECORD_PREFIX, RESERVATION_PREFIX] {
+            for prefix in COVERED_PREFIXES.into_iter().chain([&b""[..]]) {
                 all.push([prefix, bare].concat().into());
                 all.push([prefix, bare, &[0]].concat().into());
             }
         }
-        for prefix in [&b"\0revfs/"[..], RECORD_PREFIX, RESERVATION_PREFIX] {
+        for prefix in COVERED_PREFIXES.into_iter().chain([&b"\0revfs/"[..]]) {
             let mut after = prefix.to_vec();
             *after.last_mut().unwrap() += 1;
             all.push(Bytes::copy_from_slice(prefix));
@@ -257,13 +258,15 @@ mod tests {
     }
 
     #[test]
-    fn a_grant_of_a_key_is_one_of_its_record_and_reservation_and_no_grant_of_those_counts() {
+    fn a_grant_of_a_key_is_one_of_what_is_kept_beside_it_and_no_grant_of_that_counts() {
         let app = granted(&[(b"/app/", b"/app0")]);
-        let keys: [(&[u8], bool); 6] = [
+        let keys: [(&[u8], bool); 8] = [
             (b"\0revfs/a/app/", true),
             (b"\0revfs/a/app/x", true),
             (b"\0revfs/r/app/x", true),
+            (b"\0revfs/l/app/x\x000123456789abcdef", true),
             (b"\0revfs/a/other", false),
+            (b"\0revfs/l/other", false),
             (b"\0revfs/r", true),
             (b"\0revfs/a", false),
         ];

@@ -158,6 +158,8 @@ impl Asking<'_> {
             | Body::LeaseCheckpoint { .. }
             | Body::Alarm { .. }
             | Body::Auth(_)
+            | Body::Member(_)
+            | Body::Check
             | Body::Request { .. } => allow(false),
         }
     }

@@ -15,7 +15,9 @@ use crate::check::check_file;
 use crate::env::{DATA_FILE, Environment, sync_folder};
 use crate::error::OpenError;
 use crate::options::StoreOptions;
+use crate::schema::{Skip, StateRow};
 use crate::store::Position;
+use crate::types::Revision;
 
 /// Why a backup was not restored. The directory holds no store then.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +30,49 @@ pub enum RestoreError {
     Store(#[from] OpenError),
     #[error("the backup's place in the log cannot be continued: {reason}")]
     Position { reason: String },
+    #[error("revision {current} cannot be raised by {bump}: the last one is {REVISION_MAX}")]
+    Bump { current: Revision, bump: u64 },
+}
+
+/// Clients count revisions in 63 bits.
+const REVISION_MAX: u64 = i64::MAX.unsigned_abs();
+
+/// At which revision a restored store goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bump {
+    /// So many above that of the backup. Those between were never made here: whoever asks for one, or
+    /// goes on behind one, is answered as if it were compacted.
+    pub revisions: u64,
+    /// Everything before that revision is compacted.
+    pub mark_compacted: bool,
+}
+
+impl Bump {
+    /// The current revision of the restored store.
+    ///
+    /// # Errors
+    /// One beyond what clients count.
+    pub fn above(self, current: Revision) -> Result<Revision, RestoreError> {
+        let bump = self.revisions;
+        let raised = current.0.checked_add(bump).filter(|&raised| raised <= REVISION_MAX);
+        raised.map(Revision).ok_or(RestoreError::Bump { current, bump })
+    }
+
+    fn apply(self, state: &mut StateRow) -> Result<(), RestoreError> {
+        if self.revisions > 0 {
+            let after = state.current;
+            state.current = self.above(after)?;
+            state.skips.push(Skip { after, until: state.current });
+        }
+        if self.mark_compacted {
+            state.compacted = Some(state.current);
+        }
+        Ok(())
+    }
 }
 
 /// Makes `dir` a store with what the backup `from` holds. `position` turns the backup's position into
-/// the one of the new store's log.
+/// the one of the new store's log, and `bump` says at which revision it goes on.
 ///
 /// # Errors
 /// A backup that is not whole, a directory that holds a store, an I/O error.
@@ -39,6 +80,7 @@ pub fn restore_backup(
     from: &Path,
     dir: &Path,
     options: &StoreOptions,
+    bump: Bump,
     position: impl FnOnce(&Position) -> Result<Bytes, String>,
     progress: OnProgress<'_>,
 ) -> Result<BackupSummary, RestoreError> {
@@ -77,6 +119,7 @@ pub fn restore_backup(
     if let Some((_, _, old)) = &mut state.applied {
         *old = raft;
     }
+    bump.apply(&mut state)?;
     environment.write_restored(&state)?;
     Ok(summary)
 }

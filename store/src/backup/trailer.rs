@@ -178,6 +178,7 @@ impl Trailer {
             revision: self.revision,
             compacted: self.compacted,
             time: self.time,
+            content_bytes: self.content_bytes,
             file_bytes: self.file_bytes(),
             sha256: self.sha256,
         }

@@ -48,6 +48,8 @@ impl Encoder {
             Body::UploadPart { upload, part, ops } => self.upload_part(*upload, *part, ops)?,
             Body::UploadCommit(commit) => self.upload_commit(commit)?,
             Body::Auth(change) => self.auth(change)?,
+            Body::Member(change) => self.member(change)?,
+            Body::Check => self.0.u8(tag::BODY_CHECK),
             Body::Request { user, auth_revision, body } => {
                 self.request(user, *auth_revision, body)?;
             }
@@ -90,6 +92,8 @@ impl Decoder<'_> {
             tag::BODY_UPLOAD_PART => self.upload_part()?,
             tag::BODY_AUTH => Body::Auth(self.auth()?),
             tag::BODY_REQUEST => self.request()?,
+            tag::BODY_MEMBER => Body::Member(self.member()?),
+            tag::BODY_CHECK => Body::Check,
             tag::BODY_UPLOAD_COMMIT => Body::UploadCommit(self.upload_commit()?),
             other => return Err(self.unknown("body", other)),
         })

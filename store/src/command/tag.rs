@@ -12,6 +12,8 @@ pub(super) const BODY_UPLOAD_PART: u8 = 8;
 pub(super) const BODY_UPLOAD_COMMIT: u8 = 9;
 pub(super) const BODY_AUTH: u8 = 10;
 pub(super) const BODY_REQUEST: u8 = 11;
+pub(super) const BODY_MEMBER: u8 = 12;
+pub(super) const BODY_CHECK: u8 = 13;
 
 pub(super) const OP_PUT: u8 = 1;
 pub(super) const OP_DELETE: u8 = 2;
@@ -49,3 +51,13 @@ pub(super) const ROLE_ADD: u8 = 8;
 pub(super) const ROLE_DELETE: u8 = 9;
 pub(super) const ROLE_GRANT_PERMISSION: u8 = 10;
 pub(super) const ROLE_REVOKE_PERMISSION: u8 = 11;
+
+pub(super) const MEMBER_ADD: u8 = 1;
+pub(super) const MEMBER_ADOPT: u8 = 2;
+pub(super) const MEMBER_REMOVE: u8 = 3;
+pub(super) const MEMBER_SET_URLS: u8 = 4;
+pub(super) const MEMBER_SET_ROLE: u8 = 5;
+pub(super) const MEMBER_IDENTIFY: u8 = 6;
+pub(super) const MEMBER_PUBLISH: u8 = 7;
+pub(super) const MEMBER_RAISE_VERSION: u8 = 8;
+pub(super) const MEMBER_REMOVE_BY_FORCE: u8 = 9;

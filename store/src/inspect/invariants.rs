@@ -49,6 +49,21 @@ impl Inspector {
         self.state.compacted.unwrap_or_default().max(Revision::FIRST.next())
     }
 
+    /// Whether a restore went on at `revision`, which changed nothing.
+    fn is_skipped_to(&self, revision: Revision) -> bool {
+        self.state.skips.iter().any(|skip| skip.until == revision)
+    }
+
+    /// `next`, or the first revision that may have changes behind what restores left out.
+    fn after_skips(&self, mut next: Revision) -> Revision {
+        for skip in &self.state.skips {
+            if skip.after < next && next <= skip.until {
+                next = skip.until.next();
+            }
+        }
+        next
+    }
+
     /// Walks a tree; `judge` looks at each row, its errors are LMDB's.
     pub(super) fn walk(
         &self,
@@ -232,7 +247,10 @@ impl Inspector {
             if main < floor {
                 return Ok(());
             }
-            let follows = (main, sub) == expected || (sub == 0 && main == expected.0.next());
+            let next = self.after_skips(expected.0.next());
+            // Of the compacted revision itself only those changes need be left that still show.
+            let is_cut = Some(main) == self.state.compacted;
+            let follows = (main, sub) == expected || (sub == 0 && main == next) || is_cut;
             if !follows {
                 let (main, sub) = expected;
                 judge.wrong(row, format!("change {main}.{sub} or the next revision is missing"));
@@ -257,7 +275,8 @@ impl Inspector {
             Ok(())
         })?;
         let current = self.state.current;
-        if current >= floor && last != Some(current) {
+        let is_bare = Some(current) == self.state.compacted || self.is_skipped_to(current);
+        if current >= floor && last != Some(current) && !is_bare {
             let mut judge = Judge { tree: Tree::Revisions, report };
             let row = revision_row(current, 0);
             judge.wrong(&row, format!("the changes of the current revision {current} are missing"));
@@ -278,8 +297,10 @@ impl Inspector {
             }
             before = stamp.time;
             let main = stamp.revision;
-            if main >= self.floor() && self.get(Tree::Revisions, &revision_row(main, 0))?.is_none()
-            {
+            let is_bare = main < self.floor()
+                || Some(main) == self.state.compacted
+                || self.is_skipped_to(main);
+            if !is_bare && self.get(Tree::Revisions, &revision_row(main, 0))?.is_none() {
                 judge.wrong(row, format!("revision {main} has a time but no changes"));
             }
             Ok(())

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::{
-    RowError, Tree, check_held_length, check_length, held_length, opened, row_error, sealed,
+    RowError, Tree, check_held_length, check_length, opened, row_error, sealed, sealed_with_length,
 };
 use crate::auth::{Access, PasswordHash, Permission, Role, TOKEN_SECRET_BYTES, TokenSecret, User};
 use crate::codec::{DecodeError, Problem, Reader, Writer};
@@ -52,14 +52,6 @@ pub fn decode_auth(row: &[u8], value: &[u8]) -> Result<(Option<TokenSecret>, u64
     read().map_err(row_error(Tree::Counters, row))
 }
 
-/// Puts the length before `body` and the checksum before both.
-fn with_length(tree: Tree, row: &[u8], body: &Writer) -> Vec<u8> {
-    let mut whole = Writer::with_capacity(4 + body.as_slice().len());
-    whole.u32(held_length(8 + body.as_slice().len()));
-    whole.raw(body.as_slice());
-    sealed(tree, row, whole.as_slice())
-}
-
 fn name_of(row: &[u8]) -> Result<String, DecodeError> {
     let error = |problem| DecodeError { field: "name", offset: 0, problem };
     if row.is_empty() {
@@ -90,7 +82,7 @@ pub fn encode_user(row: &[u8], user: &User) -> Vec<u8> {
     for role in &user.roles {
         body.bytes(role.as_bytes()).expect(FITS);
     }
-    with_length(Tree::Users, row, &body)
+    sealed_with_length(Tree::Users, row, &body)
 }
 
 /// # Errors
@@ -132,7 +124,7 @@ pub fn encode_role(row: &[u8], role: &Role) -> Vec<u8> {
         body.bytes(key).expect(FITS);
         body.bytes(range_end).expect(FITS);
     }
-    with_length(Tree::Roles, row, &body)
+    sealed_with_length(Tree::Roles, row, &body)
 }
 
 /// # Errors

@@ -40,6 +40,24 @@ pub struct StateRow {
     /// Index, term and opaque bytes of the last applied log entry; `None` before the first.
     pub applied: Option<(u64, u64, Bytes)>,
     pub pass: CompactionPass,
+    /// In ascending order.
+    pub skips: Vec<Skip>,
+}
+
+/// Revisions above `after` and below `until` that a restore left out: the cluster that was backed up may
+/// have made such and lost them, so that nobody who has seen one may be taken for up to date. `until`
+/// itself shows what `after` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skip {
+    pub after: Revision,
+    pub until: Revision,
+}
+
+impl Skip {
+    #[must_use]
+    pub fn holds(self, revision: Revision) -> bool {
+        self.after < revision && revision < self.until
+    }
 }
 
 /// How far physical compaction has come.
@@ -72,6 +90,10 @@ pub fn encode_state(state: &StateRow) -> Vec<u8> {
             body.u64(*term);
             body.bytes(raft).expect("a log id and a membership are far below 4 GiB");
         }
+    }
+    for Skip { after, until } in &state.skips {
+        body.u64(after.0);
+        body.u64(until.0);
     }
     let mut body = body.into_vec();
     let length = held_length(4 + body.len());
@@ -106,8 +128,17 @@ pub fn decode_state(value: &[u8]) -> Result<StateRow, RowError> {
                 return Err(reader.error("applied", Problem::UnknownTag { tag: u32::from(other) }));
             }
         };
-        reader.end("state")?;
-        Ok(StateRow { txn, current, compacted, time, applied, pass })
+        let mut skips: Vec<Skip> = Vec::new();
+        while reader.left() > 0 {
+            let after = Revision(reader.u64("skip after")?);
+            let until = Revision(reader.u64("skip until")?);
+            let before = skips.last().map_or(Revision::NONE, |skip| skip.until);
+            if after < before || until <= after || until > current {
+                return Err(reader.error("skip until", Problem::OutOfBounds { value: until.0 }));
+            }
+            skips.push(Skip { after, until });
+        }
+        Ok(StateRow { txn, current, compacted, time, applied, pass, skips })
     };
     read().map_err(row_error(Tree::Meta, ROW_STATE))
 }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use revfs_store::types::{KeyRange, LeaseId, Op, RangeQuery, Revision, Time, Txn};
-use revfs_store::{Alarm, AlarmKind, Body, Command, Done, Position, Refusal, Store, StoreOptions};
+use revfs_store::{
+    Alarm, AlarmKind, Body, Command, Done, MemberChange, MemberRole, Position, Refusal, Store,
+    StoreOptions,
+};
 
 use crate::scenario::command;
 
@@ -88,4 +91,54 @@ fn corrupt_refuses_keys_and_leases_altogether() {
     assert_eq!(apply(&store, Body::LeaseRevoke { id: LeaseId(1) }), Err(Refusal::Corrupt));
     assert!(set(&store, alarm, false));
     txn(&store, vec![Op::delete("/a")]).unwrap();
+}
+
+#[test]
+fn a_corrupt_minority_stops_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), options()).unwrap();
+    let adopt = |id, role| {
+        let adopt = MemberChange::Adopt { id, role, peer_urls: Vec::new() };
+        apply(&store, Body::Member(adopt)).unwrap();
+    };
+    for id in 1..=3 {
+        adopt(id, MemberRole::Voter);
+    }
+    adopt(4, MemberRole::Learner);
+    let corrupt = |member| Alarm { member, kind: AlarmKind::Corrupt };
+    let put = || txn(&store, vec![Op::put("/a", "1")]);
+    let stops_all = || store.read_view().unwrap().corrupt_stops_all().unwrap();
+    for member in [1, 4] {
+        assert!(set(&store, corrupt(member), true));
+        assert!(!stops_all());
+        put().unwrap();
+    }
+    // Two of three voters.
+    assert!(set(&store, corrupt(2), true) && stops_all());
+    assert_eq!(put(), Err(Refusal::Corrupt));
+    assert_eq!(apply(&store, Body::Check), Ok(Done::Checked));
+    // One that was removed takes its alarm along; of the two voters left one is corrupt.
+    apply(&store, Body::Member(MemberChange::Remove { id: 1 })).unwrap();
+    assert_eq!(put(), Err(Refusal::Corrupt));
+    assert!(set(&store, corrupt(2), false) && !stops_all());
+    put().unwrap();
+    // Nobody knows who it is.
+    assert!(set(&store, corrupt(0), true) && stops_all());
+    assert_eq!(put(), Err(Refusal::Corrupt));
+}
+
+#[test]
+fn an_alarm_goes_with_its_member_and_does_not_keep_anybody_from_removing_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::create(dir.path(), options()).unwrap();
+    for id in [7, 8] {
+        let adopt = MemberChange::Adopt { id, role: MemberRole::Voter, peer_urls: Vec::new() };
+        apply(&store, Body::Member(adopt)).unwrap();
+    }
+    let corrupt = Alarm { member: 7, kind: AlarmKind::Corrupt };
+    let others = Alarm { member: 8, ..NOSPACE };
+    assert!(set(&store, NOSPACE, true) && set(&store, corrupt, true) && set(&store, others, true));
+    let removed = apply(&store, Body::Member(MemberChange::Remove { id: 7 }));
+    assert_eq!(removed, Ok(Done::MemberSet { changed: true }));
+    assert_eq!(store.read_view().unwrap().alarms().unwrap(), [others]);
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use revfs_store::types::{KeyRange, LeaseId, Op, Time, Txn};
 use revfs_store::{
-    Access, Alarm, AlarmKind, AuthChange, AuthRefusal, BackupOptions, Body, Command, Done,
+    Access, Alarm, AlarmKind, AuthChange, AuthRefusal, BackupOptions, Body, Bump, Command, Done,
     NAME_BYTES_MAX, Need, PasswordHash, Permission, Position, ReadError, ReadView, Refusal, Store,
     StoreOptions, TokenSecret, restore_backup,
 };
@@ -83,7 +83,7 @@ fn users_and_roles_survive_a_restart_and_a_backup_and_count_in_the_hash() {
     drop(store);
     let restored = dir.path().join("restored");
     let position = |position: &Position| Ok(position.raft.clone());
-    restore_backup(&backup, &restored, &options(), position, &mut go_on).unwrap();
+    restore_backup(&backup, &restored, &options(), Bump::default(), position, &mut go_on).unwrap();
     let store = Store::open(&restored, options()).unwrap();
     assert_eq!(store.own_hash().unwrap().hash, hash);
     ask(&store, "alice", put("/a/x")).unwrap();

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use revfs_store::types::{KeyRange, Op, RangeQuery, Revision, Time};
+use revfs_store::types::{ChangesQuery, KeyRange, Op, RangeQuery, Revision, Time};
 use revfs_store::{
-    BackupError, BackupOptions, BackupSummary, Position, Progress, RestoreError, Store, StoreError,
-    StoreOptions, VerifyError, backup_summary, restore_backup, verify_backup,
+    BackupError, BackupOptions, BackupSummary, Body, Bump, Inspector, Position, Progress,
+    ReadError, RestoreError, Store, StoreError, StoreOptions, VerifyError, WatchRequest,
+    backup_summary, restore_backup, verify_backup,
 };
 use tempfile::TempDir;
 
@@ -143,7 +144,9 @@ fn a_restored_store_goes_on_at_the_position_that_it_is_given() {
         assert_eq!(*found, sample.summary.position);
         Ok(own.clone())
     };
-    let summary = restore_backup(&sample.path(), &dir, &options(), position, &mut go_on).unwrap();
+    let summary =
+        restore_backup(&sample.path(), &dir, &options(), Bump::default(), position, &mut go_on)
+            .unwrap();
     assert_eq!(summary, sample.summary);
     let store = Store::open(&dir, options()).unwrap();
     assert_eq!(store.applied(), Position { index: 50, term: 1, raft: own });
@@ -156,8 +159,115 @@ fn a_restored_store_goes_on_at_the_position_that_it_is_given() {
     store.read_view().unwrap().verify().unwrap();
     drop(store);
     let position = |_: &Position| Ok(Bytes::new());
-    let again = restore_backup(&sample.path(), &dir, &options(), position, &mut go_on).unwrap_err();
+    let again =
+        restore_backup(&sample.path(), &dir, &options(), Bump::default(), position, &mut go_on)
+            .unwrap_err();
     assert!(again.to_string().contains("exists already"), "{again}");
+}
+
+fn compact(store: &Store, index: u64, revision: Revision) {
+    let position = Position { index, term: 1, raft: raft(index) };
+    let mut command = command(Vec::new(), Time(0));
+    command.body = Body::Compact { revision };
+    store.apply(position, &command).unwrap().result.unwrap();
+}
+
+fn watch_all() -> WatchRequest {
+    WatchRequest { ranges: vec![KeyRange::From(Bytes::new())], ..WatchRequest::default() }
+}
+
+fn bumped(sample: &Sample, name: &str, bump: Bump) -> PathBuf {
+    let dir = sample.dir.path().join(name);
+    let position = |_: &Position| Ok(Bytes::from_static(b"own"));
+    restore_backup(&sample.path(), &dir, &options(), bump, position, &mut go_on).unwrap();
+    dir
+}
+
+fn violations(dir: &Path) -> Vec<String> {
+    let inspector = Inspector::open(&dir.join("data.mdb"), &options(), true).unwrap();
+    let mut found = Vec::new();
+    inspector.check(&mut go_on, &mut |violation| found.push(violation.to_string())).unwrap();
+    found
+}
+
+fn compacted_at<T>(answer: Result<T, ReadError>) -> Revision {
+    match answer {
+        Err(ReadError::Compacted { compacted, .. }) => compacted,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it was answered"),
+    }
+}
+
+#[test]
+fn a_store_restored_above_its_revision_keeps_its_past_and_knows_nothing_between() {
+    let sample = Sample::new(50);
+    let dir = bumped(&sample, "bumped", Bump { revisions: 1_000, mark_compacted: false });
+    let (last, until) = (Revision(51), Revision(1_051));
+    let store = Store::open(&dir, options()).unwrap();
+    assert_eq!(store.current_revision().unwrap(), until);
+    let watch = |from| store.watch(WatchRequest { from, ..watch_all() });
+    let view = store.read_view().unwrap();
+    for lost in [Revision(52), Revision(500), Revision(1_049)] {
+        assert_eq!(compacted_at(view.get(lost, b"/a/000003", false)), until);
+        assert_eq!(compacted_at(watch(lost.next()).map(drop)), until);
+    }
+    for there in [Revision(10), last, until] {
+        view.get(there, b"/a/000003", false).unwrap();
+        watch(there).map(drop).unwrap();
+        watch(there.next()).map(drop).unwrap();
+        let time = view.stamp(there).unwrap().time;
+        assert!(view.stamp(view.revision_at(time).unwrap()).unwrap().time <= time);
+    }
+    let changes = |newest_first| {
+        let ranges = vec![KeyRange::From(Bytes::new())];
+        let (from, to) = (Revision(1), Revision::NONE);
+        let (limit, scan_limit, keys_only) = (0, 0, true);
+        let query = ChangesQuery { ranges, from, to, newest_first, limit, scan_limit, keys_only };
+        view.changes(&query).unwrap().revisions.len()
+    };
+    assert_eq!((changes(false), changes(true)), (50, 50));
+    drop(view);
+    for index in 51..54 {
+        put(&store, index, 3);
+    }
+    assert_eq!(store.current_revision().unwrap(), Revision(1_054));
+    assert_eq!(count(&store, "/a/"), 53);
+    // Forgotten at a revision that never was, and once more behind it.
+    compact(&store, 54, Revision(700));
+    assert_eq!(store.read_view().unwrap().compacted(), last);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(violations(&dir), Vec::<String>::new());
+    let store = Store::open(&dir, options()).unwrap();
+    compact(&store, 55, Revision(1_052));
+    assert!(store.wait_compacted(Revision(1_052), Duration::from_secs(60)).unwrap());
+    store.read_view().unwrap().verify().unwrap();
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(violations(&dir), Vec::<String>::new());
+}
+
+#[test]
+fn a_store_restored_as_compacted_shows_what_lived_and_nothing_before() {
+    let sample = Sample::new(50);
+    let dir = bumped(&sample, "bumped", Bump { revisions: 1_000, mark_compacted: true });
+    let store = Store::open(&dir, options()).unwrap();
+    let until = Revision(1_051);
+    let view = store.read_view().unwrap();
+    for gone in [Revision(10), Revision(51), Revision(1_050)] {
+        assert_eq!(compacted_at(view.get(gone, b"/a/000003", false)), until);
+        let watch = WatchRequest { from: gone, ..watch_all() };
+        assert_eq!(compacted_at(store.watch(watch).map(drop)), until);
+    }
+    drop(view);
+    assert!(store.wait_compacted(until, Duration::from_secs(60)).unwrap());
+    assert_eq!(count(&store, "/a/"), 50);
+    put(&store, 51, 3);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(violations(&dir), Vec::<String>::new());
+    let error = Bump { revisions: u64::MAX, mark_compacted: true }.above(until).unwrap_err();
+    assert!(error.to_string().contains("cannot be raised"), "{error}");
 }
 
 fn refusal(path: &Path) -> VerifyError {
@@ -194,7 +304,8 @@ fn a_flipped_bit_anywhere_is_refused_and_placed() {
     damaged[9_000] ^= 1;
     std::fs::write(&path, &damaged).unwrap();
     let position = |_: &Position| Ok(Bytes::new());
-    let error = restore_backup(&path, &restored, &options(), position, &mut go_on).unwrap_err();
+    let error = restore_backup(&path, &restored, &options(), Bump::default(), position, &mut go_on)
+        .unwrap_err();
     assert!(matches!(error, RestoreError::Backup(VerifyError::Damaged { from: 0, .. })), "{error}");
     assert!(!restored.join("data.mdb").exists());
 }

@@ -15,9 +15,9 @@ use revfs_store::{
 
 use crate::scenario::command;
 
-const KEYS: usize = 5;
+pub(crate) const KEYS: usize = 5;
 
-fn options() -> StoreOptions {
+pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         map_bytes: 1 << 30,
         commit_interval: Duration::from_millis(1),
@@ -30,12 +30,12 @@ fn options() -> StoreOptions {
     }
 }
 
-fn position(index: u64) -> Position {
+pub(crate) fn position(index: u64) -> Position {
     Position { index, term: 1, raft: Bytes::new() }
 }
 
 /// At revision `n + 1` every key holds `n`.
-fn check_view(view: &ReadView, at: Revision) -> Result<(), ReadError> {
+pub(crate) fn check_view(view: &ReadView, at: Revision) -> Result<(), ReadError> {
     let found = view.range(at, &RangeQuery::new(KeyRange::prefix(b"/k/")))?;
     let shown = if at.is_none() { view.current() } else { at };
     if shown == Revision::FIRST {
@@ -53,7 +53,7 @@ fn check_view(view: &ReadView, at: Revision) -> Result<(), ReadError> {
     Ok(())
 }
 
-fn read(store: &Store, done: &AtomicBool) -> u64 {
+pub(crate) fn read(store: &Store, done: &AtomicBool) -> u64 {
     let (mut rounds, mut newest, mut next_change) = (0, Revision::NONE, Revision(2));
     while !done.load(Ordering::Relaxed) {
         let mut view = store.read_view().unwrap();

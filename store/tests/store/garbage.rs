@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use revfs_store::schema::{
-    AUTH_ROW, KeyRow, StateRow, Tree, UploadState, Want, attachment_row, decode_attachment,
+    AUTH_ROW, KeyRow, Skip, StateRow, Tree, UploadState, Want, attachment_row, decode_attachment,
     decode_auth, decode_change, decode_directory, decode_format, decode_key_row, decode_lease,
     decode_name, decode_revision_row, decode_role, decode_stamp, decode_state, decode_upload,
     decode_upload_ops, decode_upload_part, decode_user, encode_attachment, encode_auth,
@@ -164,6 +164,7 @@ fn damaged_rows_of_the_other_trees_are_refused() {
         time: Time(-3),
         applied: Some((77, 3, Bytes::from_static(b"raft"))),
         pass: Default::default(),
+        skips: vec![Skip { after: Revision(3), until: Revision(8) }],
     };
     assert_eq!(decode_state(&encode_state(&state)).unwrap(), state);
     let main = 5u64.to_be_bytes();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use revfs_store::types::{Author, Compare, KeyRange, Op, Revision, Time, Txn};
+use revfs_store::types::{Author, Compare, KeyRange, LeaseId, Op, Revision, Time, Txn};
 use revfs_store::{Body, Command, Position, ReadError, Store, StoreOptions};
 
 struct Bench {
@@ -84,6 +84,46 @@ fn the_hash_does_not_depend_on_how_far_physical_compaction_has_come() {
     let error = fast.store.hash_kv(Revision(49)).unwrap_err();
     assert!(matches!(error, ReadError::Compacted { .. }), "{error}");
     assert_eq!(fast.store.own_hash().unwrap(), slow.store.own_hash().unwrap());
+}
+
+/// What two members do alike, one of them with a commit after each entry, the other with none; the second
+/// goes on before it hashes what it kept.
+#[test]
+fn a_frozen_state_is_that_of_its_entry_whatever_was_committed_or_comes_after() {
+    let late = StoreOptions { commit_interval: Duration::from_secs(3_600), ..options() };
+    let (mut prompt, mut late) = (Bench::new(options()), Bench::new(late));
+    let lease = |id| Body::LeaseGrant { id: LeaseId(id), ttl_seconds: 60 };
+    let grow = |bench: &mut Bench, commits: bool| {
+        for n in 1..=20 {
+            bench.apply(lease(n), "");
+            let mut put = Op::put(format!("/d{}/k{n}", n % 3), "v");
+            if let Op::Put { lease, .. } = &mut put {
+                *lease = LeaseId(n);
+            }
+            bench.change(vec![put]);
+            if commits {
+                bench.store.commit().unwrap();
+            }
+        }
+        bench.apply(Body::LeaseRevoke { id: LeaseId(7) }, "");
+        bench.apply(Body::Compact { revision: Revision(9) }, "");
+        bench.apply(Body::Check, "");
+        bench.store.freeze().unwrap()
+    };
+    let (one, other) = (grow(&mut prompt, true), grow(&mut late, false));
+    assert_eq!(one.position().index, prompt.index);
+    let one = one.hash(|| true).unwrap();
+    late.apply(Body::LeaseRevoke { id: LeaseId(8) }, "");
+    late.apply(lease(99), "");
+    late.change(vec![Op::put("/d1/k1", "later")]);
+    late.apply(Body::Compact { revision: Revision(15) }, "");
+    late.store.commit().unwrap();
+    assert_eq!(other.hash(|| true).unwrap(), one);
+    assert_eq!(one.kv, prompt.store.hash_kv(Revision::NONE).unwrap());
+    assert_eq!(one.own, prompt.store.own_hash().unwrap().hash);
+    assert!(late.store.wait_compacted(Revision(15), Duration::from_secs(60)).unwrap());
+    let error = prompt.store.freeze().unwrap().hash(|| false).unwrap_err();
+    assert!(error.to_string().contains("not wanted"), "{error}");
 }
 
 #[test]

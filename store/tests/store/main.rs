@@ -5,6 +5,7 @@
 mod alarms;
 mod auth;
 mod backup;
+mod barrier;
 mod concurrent;
 mod damage;
 mod first;
@@ -13,6 +14,7 @@ mod format_1;
 mod garbage;
 mod hash;
 mod inspect;
+mod install;
 mod model;
 mod order;
 mod random;

@@ -13,7 +13,7 @@ use revfs_store::{
 use tempfile::TempDir;
 
 use crate::random::{self, Random};
-use crate::reference::{self, Accounts, Reference};
+use crate::reference::{self, Accounts, Members, Reference};
 
 /// Small enough that every run rotates, commits and compacts all the time.
 fn options() -> StoreOptions {
@@ -191,6 +191,7 @@ fn check_reads(view: &ReadView, reference: &Reference, r: &mut Random) {
     let query = ListQuery { directory, after, limit: r.index(4), with_values: r.one_in(2) };
     assert_eq!(view.list(at, &query), reference.list(at, &query), "{query:?} at {at}");
     check_leases(view, reference, r);
+    assert_eq!(Members::of(view), reference.members);
     check_auth(view, reference, r);
 }
 

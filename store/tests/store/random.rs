@@ -8,6 +8,7 @@ use revfs_store::types::{
 use revfs_store::{Body, Command, UploadCommit};
 
 mod auth;
+mod members;
 
 pub(crate) use auth::{asked, asker};
 
@@ -95,6 +96,7 @@ const KEYS: &[&[u8]] = &[
     b"\x00r/a/a",
     b"\x00revfs/a/a/b",
     b"\x00revfs/a/d/x",
+    b"\x00revfs/l/d/x",
     b"\x00revfs/r/d/x",
     b"\x00revfs/r",
     b"/zz/@rev",

@@ -18,11 +18,13 @@ use revfs_store::{Body, Command, Done, Outcome, ReadError, Refusal};
 mod auth;
 mod form;
 mod hash;
+mod members;
 mod run;
 mod upload;
 
 pub(crate) use auth::{Accounts, read};
 use form::{form, has_duplicates};
+pub(crate) use members::Members;
 use run::Run;
 
 type Names = BTreeMap<Bytes, (BTreeSet<Bytes>, u64, i64)>;
@@ -48,6 +50,7 @@ pub(crate) struct Reference {
     /// The operations of each part.
     uploads: BTreeMap<i64, BTreeMap<u32, Vec<Op>>>,
     pub(crate) accounts: Accounts,
+    pub(crate) members: Members,
 }
 
 fn count(length: usize) -> u64 {
@@ -101,6 +104,7 @@ impl Reference {
             leases: BTreeMap::new(),
             uploads: BTreeMap::new(),
             accounts: Accounts::default(),
+            members: Members::default(),
         }
     }
 
@@ -127,6 +131,8 @@ impl Reference {
         match body {
             Body::Request { .. } => unreachable!("a request holds no request"),
             Body::Auth(change) => self.accounts.change(change).map_err(Refusal::Auth),
+            Body::Member(change) => self.members.change(change).map_err(Refusal::Member),
+            Body::Check => Ok(Done::Checked),
             Body::Txn(txn) => self.txn(txn, time, command).map(Done::Txn),
             Body::Compact { revision } => self.compact(*revision).map(|()| Done::Compacted),
             Body::Alarm { .. } => unreachable!("the model raises no alarms: see alarms.rs"),
@@ -465,6 +471,7 @@ impl Reference {
             (Tree::Leases, count(self.leases.len())),
             (Tree::Attachments, count(attached)),
             (Tree::Uploads, self.uploads().iter().map(|(_, parts)| 1 + parts).sum()),
+            (Tree::Members, count(self.members.rows())),
         ]
     }
 

@@ -5,6 +5,7 @@
 //! so that its reads are checked on the overlay and on LMDB. `REVFS_UPDATE=1` rewrites the answers: read the difference.
 
 mod auth;
+mod members;
 mod parse;
 mod print;
 
@@ -137,6 +138,7 @@ impl Scenario {
                 let keys: Vec<_> = keys.iter().map(|key| key.escape_ascii().to_string()).collect();
                 format!("{}: {}", found.unwrap_or_else(|| "none".into()), keys.join(" "))
             }
+            Action::Members => members::show(&view),
             Action::Uploads => {
                 let uploads = view.uploads().unwrap().into_iter();
                 let lines = uploads.map(|(id, state)| format!("upload {} {state:?}", id.0));

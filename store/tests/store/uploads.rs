@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use revfs_store::types::{LeaseId, Op, Revision, TXN_ROWS_MAX, Time, VALUE_BYTES_MAX};
 use revfs_store::{
-    BackupOptions, Body, Command, Done, Position, Refusal, Store, StoreOptions,
+    BackupOptions, Body, Bump, Command, Done, Position, Refusal, Store, StoreOptions,
     UPLOAD_PART_BYTES_MAX, UploadCommit, restore_backup,
 };
 
@@ -70,7 +70,7 @@ fn parts_are_in_our_own_hash_alone_and_a_backup_carries_them() {
 
     let restored = directory.path().join("restored");
     let position = |_: &Position| Ok(Bytes::new());
-    restore_backup(&path, &restored, &options(), position, &mut go_on).unwrap();
+    restore_backup(&path, &restored, &options(), Bump::default(), position, &mut go_on).unwrap();
     let store = Store::open(&restored, options()).unwrap();
     assert_eq!(store.read_view().unwrap().uploads().unwrap().len(), 1);
     let commit =

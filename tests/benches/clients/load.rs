@@ -17,7 +17,7 @@ pub(crate) const VALUE_BYTES: usize = 256;
 /// Keys that are there before anything is measured.
 pub(crate) const KEYS: usize = 10_000;
 
-/// Connections that the clients share.
+/// Connections that the clients share, if not more are needed for as many to each member.
 const CONNECTIONS: usize = 4;
 
 /// A range of a thousand keys has 300 KB; nothing here has more than this.
@@ -25,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 const FILL_OPS: usize = 100;
 
-/// The connections to one server.
+/// The connections to one server, or in turn to the members of one cluster.
 #[derive(Clone)]
 pub(crate) struct Load {
     channels: Arc<[Channel]>,
@@ -59,10 +59,9 @@ pub(crate) fn put_op(request: PutRequest) -> RequestOp {
 impl Load {
     pub(crate) async fn connect(server: &Server) -> Outcome<Self> {
         let mut channels = Vec::new();
-        for _ in 0..CONNECTIONS {
-            channels.push(
-                Endpoint::from_shared(server.url.clone())?.tcp_nodelay(true).connect().await?,
-            );
+        for url in server.urls.iter().cycle().take(CONNECTIONS.next_multiple_of(server.urls.len()))
+        {
+            channels.push(Endpoint::from_shared(url.clone())?.tcp_nodelay(true).connect().await?);
         }
         Ok(Self { channels: channels.into() })
     }

@@ -1,7 +1,7 @@
-//! The two servers, each a real process on the disk.
+//! Servers, each a real process on the disk, alone or as members of one cluster.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,17 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A running server; killed when dropped.
-pub(crate) struct Server {
-    pub(crate) url: String,
+/// One process; killed when dropped.
+struct Process {
+    program: PathBuf,
+    arguments: Vec<String>,
     child: Child,
+}
+
+/// The running members of a cluster, perhaps one.
+pub(crate) struct Server {
+    pub(crate) urls: Vec<String>,
+    processes: Vec<Process>,
 }
 
 fn free_url() -> Outcome<String> {
@@ -27,76 +34,147 @@ fn free_url() -> Outcome<String> {
     Ok(format!("http://{}", listener.local_addr()?))
 }
 
-impl Server {
-    pub(crate) async fn etcd(data: &Path) -> Outcome<Self> {
-        tools::need(&["etcd"]);
-        let (url, peer) = (free_url()?, free_url()?);
-        let mut command = Command::new("etcd");
-        command.args(["--name=default", "--log-level=error", "--quota-backend-bytes=8589934592"]);
-        command.arg("--data-dir").arg(data);
-        command.arg(format!("--listen-client-urls={url}"));
-        command.arg(format!("--advertise-client-urls={url}"));
-        command.arg(format!("--listen-peer-urls={peer}"));
-        command.arg(format!("--initial-advertise-peer-urls={peer}"));
-        command.arg(format!("--initial-cluster=default={peer}"));
-        Self::start(command, url).await
+impl Process {
+    fn start(program: PathBuf, arguments: Vec<String>) -> Outcome<Self> {
+        let child = spawn(&program, &arguments)?;
+        Ok(Self { program, arguments, child })
     }
 
-    pub(crate) async fn revfs(data: &Path) -> Outcome<Self> {
-        let url = free_url()?;
-        let mut command = Command::new(program::revfs());
-        command.args(["serve", "--quota-backend-bytes=8589934592"]);
-        command.arg("--data-dir").arg(data);
-        command.arg(format!("--listen-client-urls={url}"));
-        command.arg(format!("--advertise-client-urls={url}"));
-        Self::start(command, url).await
-    }
-
-    async fn start(mut command: Command, url: String) -> Outcome<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let mut server = Self { url, child };
-        let begun = Instant::now();
-        let mut turns = tokio::time::interval(START_INTERVAL);
-        while !server.answers().await {
-            if let Some(status) = server.child.try_wait()? {
-                return Err(format!("{command:?} ended at once: {status}").into());
-            }
-            if begun.elapsed() > START_LIMIT {
-                return Err(format!("{command:?} does not answer on {}", server.url).into());
-            }
-            turns.tick().await;
-        }
-        Ok(server)
-    }
-
-    /// Whether it has a leader by now.
-    async fn answers(&self) -> bool {
-        let Ok(mut client) = MaintenanceClient::connect(self.url.clone()).await else {
-            return false;
-        };
-        client.status(StatusRequest {}).await.is_ok_and(|status| status.into_inner().leader != 0)
-    }
-
-    /// What its process has used of the processors since its start.
-    pub(crate) fn processor_time(&self) -> Outcome<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in brackets may hold blanks; user and system time are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
-        let mut fields = fields.split_whitespace().skip(11);
-        let mut ticks =
-            || -> Outcome<u64> { Ok(fields.next().ok_or("/proc/PID/stat is too short")?.parse()?) };
-        let ticks = ticks()? + ticks()?;
-        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
-        let per_second = u32::try_from(per_second.ok_or("no clock ticks")?)?;
-        Ok(Duration::from_secs(ticks) / per_second)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
+    fn kill(&mut self) {
         // It may have ended by itself; then there is nothing to do.
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn spawn(program: &Path, arguments: &[String]) -> Outcome<Child> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|error| format!("{command:?}: {error}").into())
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Server {
+    pub(crate) async fn etcd(data: &Path, members: usize) -> Outcome<Self> {
+        tools::need(&["etcd"]);
+        let settings = ["--log-level=error", "--quota-backend-bytes=8589934592"];
+        Self::start(Path::new("etcd"), &settings, data, members).await
+    }
+
+    pub(crate) async fn revfs(data: &Path, members: usize) -> Outcome<Self> {
+        let settings = ["serve", "--quota-backend-bytes=8589934592"];
+        Self::start(program::revfs(), &settings, data, members).await
+    }
+
+    async fn start(
+        program: &Path,
+        settings: &[&str],
+        data: &Path,
+        members: usize,
+    ) -> Outcome<Self> {
+        let urls = (0..members).map(|_| free_url()).collect::<Outcome<Vec<_>>>()?;
+        let peers = (0..members).map(|_| free_url()).collect::<Outcome<Vec<_>>>()?;
+        let founders: Vec<String> =
+            peers.iter().enumerate().map(|(at, peer)| format!("m{at}={peer}")).collect();
+        let founders = founders.join(",");
+        let mut processes = Vec::new();
+        for (at, (url, peer)) in urls.iter().zip(&peers).enumerate() {
+            let mut arguments: Vec<String> =
+                settings.iter().map(|&setting| setting.to_owned()).collect();
+            arguments.extend([
+                format!("--name=m{at}"),
+                format!("--data-dir={}", data.join(format!("m{at}")).display()),
+                format!("--listen-client-urls={url}"),
+                format!("--advertise-client-urls={url}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster={founders}"),
+            ]);
+            processes.push(Process::start(program.to_owned(), arguments)?);
+        }
+        let mut server = Self { urls, processes };
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval(START_INTERVAL);
+        for member in 0..members {
+            while !server.has_leader(member).await {
+                let process = &mut server.processes[member];
+                if let Some(status) = process.child.try_wait()? {
+                    return Err(format!("{:?} ended at once: {status}", process.arguments).into());
+                }
+                if begun.elapsed() > START_LIMIT {
+                    return Err(format!("{:?} has no leader", process.arguments).into());
+                }
+                turns.tick().await;
+            }
+        }
+        Ok(server)
+    }
+
+    /// The ids of a member and of whom it takes for the leader.
+    async fn status(&self, member: usize) -> Option<(u64, u64)> {
+        let mut client = MaintenanceClient::connect(self.urls[member].clone()).await.ok()?;
+        let status = client.status(StatusRequest {}).await.ok()?.into_inner();
+        Some((status.header?.member_id, status.leader))
+    }
+
+    async fn has_leader(&self, member: usize) -> bool {
+        self.status(member).await.is_some_and(|(_, leader)| leader != 0)
+    }
+
+    /// Waits for the member that says that it leads.
+    pub(crate) async fn leader(&self) -> Outcome<usize> {
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval(START_INTERVAL);
+        while begun.elapsed() < START_LIMIT {
+            for member in 0..self.urls.len() {
+                if self.status(member).await.is_some_and(|(own, leader)| own == leader) {
+                    return Ok(member);
+                }
+            }
+            turns.tick().await;
+        }
+        Err(format!("none of {:?} leads", self.urls).into())
+    }
+
+    pub(crate) fn kill(&mut self, member: usize) {
+        self.processes[member].kill();
+    }
+
+    /// Starts a killed member again and waits until it knows a leader.
+    pub(crate) async fn restart(&mut self, member: usize) -> Outcome<()> {
+        let Process { program, arguments, .. } = &self.processes[member];
+        self.processes[member].child = spawn(program, arguments)?;
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval(START_INTERVAL);
+        while !self.has_leader(member).await {
+            if begun.elapsed() > START_LIMIT {
+                return Err(format!("{} does not come back", self.urls[member]).into());
+            }
+            turns.tick().await;
+        }
+        Ok(())
+    }
+
+    /// What its processes have used of the processors since their start.
+    pub(crate) fn processor_time(&self) -> Outcome<Duration> {
+        self.processes.iter().map(|process| processor_time(process.child.id())).sum()
+    }
+}
+
+fn processor_time(process: u32) -> Outcome<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in brackets may hold blanks; user and system time are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
+    let mut fields = fields.split_whitespace().skip(11);
+    let mut ticks =
+        || -> Outcome<u64> { Ok(fields.next().ok_or("/proc/PID/stat is too short")?.parse()?) };
+    let ticks = ticks()? + ticks()?;
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
+    let per_second = u32::try_from(per_second.ok_or("no clock ticks")?)?;
+    Ok(Duration::from_secs(ticks) / per_second)
 }

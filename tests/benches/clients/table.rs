@@ -91,7 +91,15 @@ impl fmt::Display for Line {
     }
 }
 
-pub(crate) fn text(lines: &[Line]) -> String {
+pub(crate) fn print(lines: &[Line], as_json: bool) {
+    if as_json {
+        println!("{}", json(lines));
+    } else {
+        print!("{}", text(lines));
+    }
+}
+
+fn text(lines: &[Line]) -> String {
     let mut text = String::from(
         "| workload | etcd | revfs | ratio | wanted | met | server CPU an operation: etcd | revfs | ratio |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
@@ -102,7 +110,7 @@ pub(crate) fn text(lines: &[Line]) -> String {
     text
 }
 
-pub(crate) fn json(lines: &[Line]) -> serde_json::Value {
+fn json(lines: &[Line]) -> serde_json::Value {
     lines
         .iter()
         .map(|line| {

@@ -81,6 +81,32 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     },
 ];
 
+/// What is wanted of several members on one machine.
+pub(crate) const OF_SEVERAL: &[Workload] = &[
+    Workload {
+        name: "put through all members, 64 clients",
+        goal: Goal::Rate { at_least: 1.5 },
+        run: |load, length| Box::pin(puts(load, MANY, length)),
+    },
+    Workload {
+        name: "get linearizable through all members, 64 clients",
+        goal: Goal::Rate { at_least: 1.5 },
+        run: |load, length| Box::pin(gets(load, length, RangeRequest::default())),
+    },
+    Workload {
+        name: "get serializable, 64 clients",
+        goal: Goal::Rate { at_least: 1.3 },
+        run: |load, length| {
+            Box::pin(gets(load, length, RangeRequest { serializable: true, ..Default::default() }))
+        },
+    },
+    Workload {
+        name: "put, 1 client: latency",
+        goal: Goal::Latency { at_most: 1.0 },
+        run: |load, length| Box::pin(puts(load, 1, length)),
+    },
+];
+
 /// A number that jumps about.
 fn scattered(count: usize) -> usize {
     count.wrapping_mul(2_654_435_761) % KEYS

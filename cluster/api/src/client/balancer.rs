@@ -21,14 +21,41 @@ use crate::keyspace::Result;
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) endpoint: Endpoint,
-    pub(super) channel: Channel,
+    made: Mutex<Made>,
     /// Until when others come first.
     passed_over: Mutex<Option<Instant>>,
 }
 
+/// A channel, and what it was made with.
+#[derive(Debug)]
+struct Made {
+    channel: Channel,
+    settings: Settings,
+}
+
 impl Node {
+    fn new(endpoint: Endpoint, settings: Settings) -> Result<Self> {
+        let made = Made { channel: channel(&endpoint, &settings)?, settings };
+        Ok(Self { endpoint, made: Mutex::new(made), passed_over: Mutex::default() })
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        self.made.lock().channel.clone()
+    }
+
+    /// It did not do what it should. If files of certificates have changed since, that may be why.
     pub(super) fn pass_over(&self, time: Duration) {
         *self.passed_over.lock() = Some(Instant::now() + time);
+        if !matches!(self.endpoint, Endpoint::Tcp { is_secure: true, .. }) {
+            return;
+        }
+        let mut made = self.made.lock();
+        let Some(tls) = made.settings.tls.renewed() else { return };
+        let settings = Settings { tls, ..made.settings.clone() };
+        // Files that do not fit together yet are looked at again the next time.
+        if let Ok(channel) = channel(&self.endpoint, &settings) {
+            *made = Made { channel, settings };
+        }
     }
 
     pub(super) fn answered(&self) {
@@ -62,9 +89,7 @@ impl Balancer {
             if let Some(known) = before.iter().find(|node| node.endpoint == *endpoint) {
                 return Ok(Arc::clone(known));
             }
-            let channel = channel(endpoint, settings)?;
-            let (endpoint, passed_over) = (endpoint.clone(), Mutex::default());
-            Ok(Arc::new(Node { endpoint, channel, passed_over }))
+            Node::new(endpoint.clone(), settings.clone()).map(Arc::new)
         };
         *self.nodes.write() = endpoints.iter().map(node).collect::<Result<_>>()?;
         Ok(())

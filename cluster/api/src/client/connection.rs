@@ -18,6 +18,16 @@ use crate::wire::etcdserverpb::watch_client::WatchClient;
 use crate::wire::revfs::revfs_client::RevfsClient;
 use crate::wire::{REQUEST_BYTES_MAX, RESPONSE_BYTES_MAX};
 
+/// Marks a request that a node without a leader is to answer, too.
+#[derive(Clone, Copy, Debug)]
+struct LeaderOrNot;
+
+/// How a node is can be asked of one without a leader, whatever the settings say.
+pub(super) fn leader_or_not<T>(mut request: Request<T>) -> Request<T> {
+    request.extensions_mut().insert(LeaderOrNot);
+    request
+}
+
 /// What a request brings along besides its message.
 #[derive(Clone, Debug)]
 pub struct Headers {
@@ -30,7 +40,7 @@ impl Interceptor for Headers {
         if let Some(token) = &self.token {
             request.metadata_mut().insert("token", token.clone());
         }
-        if self.require_leader {
+        if self.require_leader && request.extensions().get::<LeaderOrNot>().is_none() {
             request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         }
         Ok(request)
@@ -89,7 +99,10 @@ impl Connection {
 
 /// A channel connects when it is first used, and again when its connection was lost. Dropped, it ends
 /// when its last request has been answered.
-pub(super) fn channel(endpoint: &Endpoint, settings: &Settings) -> Result<Channel> {
+///
+/// # Errors
+/// [`Error::Invalid`] if the address, or the settings of TLS, cannot be used.
+pub fn channel(endpoint: &Endpoint, settings: &Settings) -> Result<Channel> {
     let uri = match endpoint {
         Endpoint::Unix(_) => "http://localhost".to_owned(),
         Endpoint::Tcp { .. } => endpoint.to_string(),

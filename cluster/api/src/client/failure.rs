@@ -8,10 +8,7 @@ use tonic::{Code, Status};
 
 use super::endpoint::Endpoint;
 use crate::keyspace::Error;
-use crate::status::{
-    INVALID_AUTH_TOKEN, LEARNER_REFUSES, OLD_AUTH_REVISION, USER_NAME_EMPTY, from_status,
-    from_words,
-};
+use crate::status::{LEARNER_REFUSES, LOGIN_WANTED, from_status, from_words};
 
 /// What tonic says, here or at the node, when the time that a request brought with it has passed.
 const TIMEOUT_EXPIRED: &str = "Timeout expired";
@@ -130,5 +127,5 @@ pub(super) fn is_of_learner(status: &Status) -> bool {
 /// Whether the request was refused because its token does not hold any more, or there was none: it may
 /// be sent again with a new one.
 pub(super) fn wants_login(status: &Status) -> bool {
-    [INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY].contains(&status.message())
+    LOGIN_WANTED.contains(&status.message())
 }

@@ -17,6 +17,18 @@ pub struct Member {
     pub is_learner: bool,
 }
 
+impl From<pb::Member> for Member {
+    fn from(member: pb::Member) -> Self {
+        Self {
+            id: member.id,
+            name: member.name,
+            peer_urls: member.peer_ur_ls,
+            client_urls: member.client_ur_ls,
+            is_learner: member.is_learner,
+        }
+    }
+}
+
 /// An alarm that a member has raised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alarm {
@@ -45,14 +57,50 @@ impl Client {
             let request = pb::MemberListRequest { linearizable: true };
             ClusterClient::new(at.wire()).member_list(within(request, limit)).await
         });
-        let member = |member: pb::Member| Member {
-            id: member.id,
-            name: member.name,
-            peer_urls: member.peer_ur_ls,
-            client_urls: member.client_ur_ls,
-            is_learner: member.is_learner,
-        };
-        Ok(found.await?.members.into_iter().map(member).collect())
+        Ok(found.await?.members.into_iter().map(Member::from).collect())
+    }
+
+    /// Adds a member as etcd does; its number.
+    pub(super) async fn etcd_member_add(
+        &self,
+        peer_urls: Vec<String>,
+        is_learner: bool,
+    ) -> Result<u64> {
+        let request = pb::MemberAddRequest { peer_ur_ls: peer_urls, is_learner };
+        let sent = self.once(self.settings().call_timeout, |at, limit| {
+            let request = within(request.clone(), limit);
+            async move { ClusterClient::new(at.wire()).member_add(request).await }
+        });
+        Ok(sent.await?.member.map_or(0, |member| member.id))
+    }
+
+    pub(super) async fn etcd_member_remove(&self, id: u64) -> Result<()> {
+        let sent = self.once(self.settings().call_timeout, |at, limit| async move {
+            let request = within(pb::MemberRemoveRequest { id }, limit);
+            ClusterClient::new(at.wire()).member_remove(request).await
+        });
+        sent.await.map(drop)
+    }
+
+    /// Changes where the other members find one.
+    ///
+    /// # Errors
+    /// What a change meets; no such member; another's URLs.
+    pub async fn member_update(&self, id: u64, peer_urls: Vec<String>) -> Result<()> {
+        let request = pb::MemberUpdateRequest { id, peer_ur_ls: peer_urls };
+        let sent = self.once(self.settings().call_timeout, |at, limit| {
+            let request = within(request.clone(), limit);
+            async move { ClusterClient::new(at.wire()).member_update(request).await }
+        });
+        sent.await.map(drop)
+    }
+
+    pub(super) async fn etcd_member_promote(&self, id: u64) -> Result<()> {
+        let sent = self.once(self.settings().call_timeout, |at, limit| async move {
+            let request = within(pb::MemberPromoteRequest { id }, limit);
+            ClusterClient::new(at.wire()).member_promote(request).await
+        });
+        sent.await.map(drop)
     }
 
     /// The alarms that are raised.

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 
+use super::connection::leader_or_not;
 use super::{Client, backup, resuming, watch, within};
 use crate::backup::Backup;
 use crate::convert;
@@ -139,7 +140,7 @@ impl KeySpace for Remote {
         let response = self
             .client
             .repeat(|at, limit| async move {
-                at.revfs().status(within(wire::StatusRequest {}, limit)).await
+                at.revfs().status(leader_or_not(within(wire::StatusRequest {}, limit))).await
             })
             .await?;
         let (status, _) = self.client.understood(convert::status_answer(response))?;

@@ -109,6 +109,17 @@ pub struct Tls {
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// The name that the server's certificate must have; else the host of the endpoint.
     pub server_name: Option<String>,
+    /// Where the PEM came from, if from files: they are read again when a node could not be reached, for
+    /// certificates run out and are replaced.
+    pub files: TlsFiles,
+}
+
+/// Files with PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub trusted: Option<PathBuf>,
+    /// Certificate (chain) and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl fmt::Debug for Tls {
@@ -132,16 +143,39 @@ impl Tls {
         key: Option<&Path>,
         server_name: Option<String>,
     ) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
-        };
         let identity = match (certificate, key) {
             (None, None) => None,
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (Some(certificate), Some(key)) => Some((certificate.to_owned(), key.to_owned())),
             _ => return Err(TlsError::Half),
         };
-        let trusted = trusted.map(read).transpose()?.unwrap_or_default();
-        Ok(Self { trusted, identity, server_name })
+        let files = TlsFiles { trusted: trusted.map(Path::to_owned), identity };
+        Self { server_name, ..Self::default() }.with(files)
+    }
+
+    /// The same with what the files hold now.
+    fn with(&self, files: TlsFiles) -> Result<Self, TlsError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|source| TlsError::Read { path: path.clone(), source })
+        };
+        let identity = match &files.identity {
+            Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
+            None => self.identity.clone(),
+        };
+        let trusted = match &files.trusted {
+            Some(path) => read(path)?,
+            None => self.trusted.clone(),
+        };
+        Ok(Self { trusted, identity, server_name: self.server_name.clone(), files })
+    }
+
+    /// The same as its files say it now, if they say otherwise than when they were read.
+    pub(super) fn renewed(&self) -> Option<Self> {
+        if self.files == TlsFiles::default() {
+            return None;
+        }
+        // One that cannot be read is being replaced: what was read goes on.
+        let now = self.with(self.files.clone()).ok()?;
+        (now.trusted != self.trusted || now.identity != self.identity).then_some(now)
     }
 
     /// What the transport wants to know.
@@ -186,6 +220,19 @@ mod tests {
         let printed = format!("{:?}", Settings { login, tls, ..Settings::default() });
         assert!(printed.contains("root"), "{printed}");
         assert!(!printed.contains("hunter2") && !printed.contains("75, 69, 89"), "{printed}");
+    }
+
+    #[test]
+    fn files_that_say_something_else_are_noticed_and_missing_ones_are_not_missed() {
+        let path = std::env::temp_dir().join(format!("revfs-trusted-{}.pem", std::process::id()));
+        std::fs::write(&path, "one").unwrap();
+        let tls = Tls::from_files(Some(&path), None, None, None).unwrap();
+        assert!(tls.renewed().is_none());
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(tls.renewed().unwrap().trusted, b"two");
+        std::fs::remove_file(&path).unwrap();
+        assert!(tls.renewed().is_none());
+        assert!(Tls::default().renewed().is_none());
     }
 
     #[test]

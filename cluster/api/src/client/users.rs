@@ -160,11 +160,7 @@ fn interval(range: &KeyRange) -> (Bytes, Bytes) {
 
 fn permission(wire: authpb::Permission) -> Permission {
     let kind = wire.perm_type();
-    let range = match wire.range_end.as_ref() {
-        b"" => KeyRange::Key(wire.key),
-        b"\0" => KeyRange::From(wire.key),
-        _ => KeyRange::Span { start: wire.key, end: wire.range_end },
-    };
+    let range = KeyRange::of_interval(wire.key, wire.range_end);
     Permission { may_read: kind != Type::Write, may_write: kind != Type::Read, range }
 }
 

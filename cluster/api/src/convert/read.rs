@@ -59,6 +59,7 @@ pub fn read_request(revision: Revision, reads: Vec<Read>) -> wire::ReadRequest {
     wire::ReadRequest {
         revision: revision.0,
         questions: reads.into_iter().map(Into::into).collect(),
+        serializable: false,
     }
 }
 

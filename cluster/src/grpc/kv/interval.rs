@@ -11,8 +11,6 @@ use revfs_api::wire::etcdserverpb::request_op::Request;
 use revfs_api::wire::etcdserverpb::{RequestOp, TxnRequest};
 use tonic::Status;
 
-use super::range::key_range;
-
 /// What a branch changes.
 #[derive(Default)]
 struct Changes {
@@ -30,7 +28,7 @@ fn changes(operations: &[RequestOp]) -> Result<Changes, Status> {
     let mut all = Changes::default();
     for operation in operations {
         if let Some(Request::RequestDeleteRange(delete)) = &operation.request {
-            all.deletes.push(key_range(delete.key.clone(), delete.range_end.clone()));
+            all.deletes.push(KeyRange::of_interval(delete.key.clone(), delete.range_end.clone()));
         }
     }
     for operation in operations {

@@ -1,6 +1,5 @@
 //! Ranges as etcd asks for them, in the key space's words.
 
-use bytes::Bytes;
 use revfs_api::keyspace::{
     KeyRange, RangeAnswer, RangeRead, Revision, RevisionBounds, SortOrder, SortTarget,
 };
@@ -11,15 +10,6 @@ use tonic::Status;
 
 use super::super::member::signed;
 use super::{answer, request};
-
-/// `range_end`: empty = the key alone; `\0` = every key from it on; else the end of an interval.
-pub(super) fn key_range(key: Bytes, range_end: Bytes) -> KeyRange {
-    match range_end.as_ref() {
-        b"" => KeyRange::Key(key),
-        b"\0" => KeyRange::From(key),
-        _ => KeyRange::Span { start: key, end: range_end },
-    }
-}
 
 /// 0 is no bound. No key has a revision below 2: a least one below 0 lets everything pass, a greatest
 /// one nothing.
@@ -45,7 +35,7 @@ pub(super) fn range_read(request: RangeRequest) -> Result<RangeRead, Status> {
         PbTarget::Value => SortTarget::Value,
     };
     Ok(RangeRead {
-        range: key_range(request.key, request.range_end),
+        range: KeyRange::of_interval(request.key, request.range_end),
         at: Revision(u64::try_from(request.revision).unwrap_or(0)),
         // Less than 0 is no limit; more than fits is none either.
         limit: usize::try_from(request.limit).unwrap_or(0),

@@ -1,7 +1,9 @@
 //! etcd's requests: the checks that come before anything runs, in etcd's order and with its texts, and
 //! the operations of the key space that they become.
 
-use revfs_api::keyspace::{Compare, CompareResult, CompareTarget, LeaseId, Op, Revision, Txn};
+use revfs_api::keyspace::{
+    Compare, CompareResult, CompareTarget, KeyRange, LeaseId, Op, Revision, Txn,
+};
 use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::compare::{
@@ -10,7 +12,7 @@ use revfs_api::wire::etcdserverpb::compare::{
 use revfs_api::wire::etcdserverpb::request_op::Request;
 use tonic::Status;
 
-use super::range::{key_range, range_read};
+use super::range::range_read;
 
 pub(super) fn check_key(key: &[u8]) -> Result<(), Status> {
     if key.is_empty() {
@@ -64,7 +66,10 @@ pub(super) fn put(request: pb::PutRequest) -> Op {
 }
 
 pub(super) fn delete(request: pb::DeleteRangeRequest) -> Op {
-    Op::Delete { range: key_range(request.key, request.range_end), prev_kv: request.prev_kv }
+    Op::Delete {
+        range: KeyRange::of_interval(request.key, request.range_end),
+        prev_kv: request.prev_kv,
+    }
 }
 
 /// The request has been checked.
@@ -99,7 +104,7 @@ fn compare(compare: pb::Compare) -> Result<Compare, Status> {
         PbResult::Greater => CompareResult::Greater,
     };
     let (target, result) = compare_target(target, compare.target_union, result);
-    Ok(Compare { range: key_range(compare.key, compare.range_end), target, result })
+    Ok(Compare { range: KeyRange::of_interval(compare.key, compare.range_end), target, result })
 }
 
 /// A number that is missing or of another target is 0, a value is empty.

@@ -4,15 +4,17 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use prost::Message;
+use revfs_api::keyspace::KeyRange;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::watch_create_request::FilterType;
 use revfs_api::wire::mvccpb;
 use revfs_api::wire::mvccpb::event::EventType;
-use revfs_store::types::{ChangeKind, KeyRange, KeyValue, Revision};
+use revfs_store::types::{self, ChangeKind, KeyValue, Revision};
 use revfs_store::{WatchRequest, WatchedEvent, WatchedRevision};
 use tonic::Status;
 
 use super::super::member::signed;
+use crate::convert::range_to_store;
 
 /// In place of the number of a watch: none, or all of the stream.
 pub(super) const NO_WATCH: i64 = -1;
@@ -30,12 +32,10 @@ pub(super) fn watch_request(
 ) -> Option<WatchRequest> {
     // The least key.
     let key = if create.key.is_empty() { Bytes::from_static(b"\0") } else { create.key.clone() };
-    let range = match create.range_end.as_ref() {
-        b"" => KeyRange::Key(key),
-        b"\0" => KeyRange::From(key),
-        end if end <= key.as_ref() => return None,
-        _ => KeyRange::Span { start: key, end: create.range_end.clone() },
-    };
+    let range = range_to_store(KeyRange::of_interval(key, create.range_end.clone()));
+    if matches!(&range, types::KeyRange::Span { start, end } if end <= start) {
+        return None;
+    }
     let leaves_out = |filter: FilterType| create.filters.contains(&filter.into());
     Some(WatchRequest {
         ranges: vec![range],

@@ -56,6 +56,8 @@ pub(super) struct Stream {
     question: Option<Question>,
     /// A watch that takes its revisions in parts gets parts of this size.
     part_bytes_max: usize,
+    /// Of all streams of the node.
+    watches_max: usize,
     has_ended: bool,
 }
 
@@ -82,7 +84,7 @@ impl Stream {
         (requests, credentials): (Streaming<pb::WatchRequest>, Credentials),
         phases: watch::Receiver<Phase>,
         progress_interval: Duration,
-        part_bytes_max: usize,
+        (part_bytes_max, watches_max): (usize, usize),
     ) -> Result<Self, Status> {
         let node = Arc::clone(member.own_node()?);
         // Clients that came together are not to be told together.
@@ -103,6 +105,7 @@ impl Stream {
             marks,
             question: None,
             part_bytes_max,
+            watches_max,
             has_ended: false,
         })
     }
@@ -138,10 +141,7 @@ impl Stream {
 
     async fn advance(&mut self) -> Result<(), Status> {
         match self.wait().await {
-            Next::Draining => {
-                let reason = "the node is shutting down".to_owned();
-                Err(fail(Error::Unavailable { reason }))
-            }
+            Next::Draining => Err(fail(Error::shutting_down())),
             Next::Request(Ok(Some(request))) => self.receive(request).await,
             // What is watched goes on.
             Next::Request(Ok(None)) => {
@@ -210,6 +210,13 @@ impl Stream {
             let reason = format!("a stream carries {WATCHES_MAX} watches: open another one");
             return self.refuse(current, &reason).await;
         }
+        let meters = &self.node.node.proposer.meters;
+        let open = meters.watch();
+        if usize::try_from(meters.watches.get()).unwrap_or(0) > self.watches_max {
+            let reason = format!("{} watches are open on this node", self.watches_max);
+            let status = fail(Error::Busy { reason });
+            return self.refuse(current, &message::reason(&status)).await;
+        }
         // The token may mean somebody else by now, or nobody.
         let caller = match self.member.node_for(&self.credentials) {
             Ok(caller) => caller,
@@ -238,7 +245,7 @@ impl Stream {
                 let now = Revision(watcher.from().0.saturating_sub(1));
                 let told = if start.is_none() { now } else { current };
                 let (fragment, progress) = (create.fragment, create.progress_notify);
-                self.watches.add(id, watcher, told, Manner { start, fragment, progress });
+                self.watches.add(id, (watcher, open), told, Manner { start, fragment, progress });
                 self.say(told, created).await;
             }
             Err(_) => self.say(current, created).await,
@@ -301,7 +308,13 @@ impl Stream {
         if let Some(is_due) = &mut watching.progress {
             *is_due = false;
         }
-        let events = revisions.iter().flat_map(message::events).collect();
+        let events: Vec<_> = revisions.iter().flat_map(message::events).collect();
+        self.node
+            .node
+            .proposer
+            .meters
+            .watch_events
+            .inc_by(u64::try_from(events.len()).unwrap_or(0));
         let revision = if is_past { self.current()?.max(last) } else { last };
         let header = self.member.header(keyspace::Revision(revision.0)).await;
         let header = Some(header);

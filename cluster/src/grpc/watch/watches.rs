@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use revfs_store::types::Revision;
 use revfs_store::{ReadError, WatchedRevision};
 
+use crate::meters::Counted;
 use crate::watch::GuardedWatcher;
 
 /// Revisions in one message at most.
@@ -24,6 +25,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// One watch of a stream.
 pub(super) struct Watching {
     watcher: GuardedWatcher,
+    _open: Counted,
     bell: Arc<Bell>,
     waker: Waker,
     /// The revision that was asked for; none = what comes after now.
@@ -131,7 +133,7 @@ impl Watches {
     pub(super) fn add(
         &mut self,
         id: i64,
-        watcher: GuardedWatcher,
+        (watcher, open): (GuardedWatcher, Counted),
         current: Revision,
         manner: Manner,
     ) {
@@ -142,6 +144,7 @@ impl Watches {
         let is_catching_up = watcher.from() <= current;
         let watching = Watching {
             watcher,
+            _open: open,
             bell,
             waker,
             start: manner.start,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{append, entry, new_directory, open, small};
+use super::{Append, BOTH_WAYS, append, entry, new_directory, open, small};
 use crate::log::{DiskOperation, Faults, Log, LogError, LogOptions, OnNoSpace};
 
 fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
@@ -55,6 +55,12 @@ fn a_failed_flush_closes_the_log_until_it_is_opened_again() {
 
 #[test]
 fn a_full_disk_shows_before_the_segment_is_used_up_and_passes() {
+    for way in BOTH_WAYS {
+        full_then_not(way);
+    }
+}
+
+fn full_then_not(append_one: Append) {
     let full = Arc::new(AtomicBool::new(false));
     let faults = failing(&full, libc::ENOSPC, |operation, _| operation == DiskOperation::Create);
     let options = LogOptions { faults, spares_max: 0, ..small() };
@@ -73,7 +79,7 @@ fn a_full_disk_shows_before_the_segment_is_used_up_and_passes() {
     // What is queued beyond the last segment waits, and goes on when there is space.
     let waiting: Vec<_> = (index..index + 10).map(|index| entry(1, index, 3_000)).collect();
     let (done, answer) = std::sync::mpsc::channel();
-    log.append(waiting, Box::new(move |result| done.send(result).unwrap()));
+    append_one(&log, waiting, Box::new(move |result| done.send(result).unwrap()));
     assert!(answer.recv_timeout(Duration::from_millis(50)).is_err());
     assert!(log.failure().is_none());
     full.store(false, Ordering::Relaxed);
@@ -108,6 +114,12 @@ fn the_reserve_is_given_up_for_what_was_admitted() {
 
 #[test]
 fn closing_on_a_full_disk_ends_and_loses_nothing_acknowledged() {
+    for way in BOTH_WAYS {
+        closed_while_full(way);
+    }
+}
+
+fn closed_while_full(append_one: Append) {
     let full = Arc::new(AtomicBool::new(false));
     let faults = failing(&full, libc::ENOSPC, |operation, _| {
         matches!(operation, DiskOperation::Create | DiskOperation::Write)
@@ -118,7 +130,7 @@ fn closing_on_a_full_disk_ends_and_loses_nothing_acknowledged() {
     append(&log, vec![entry(1, 0, 10)]).unwrap();
     full.store(true, Ordering::Relaxed);
     let (done, answer) = std::sync::mpsc::channel();
-    log.append(vec![entry(1, 1, 10)], Box::new(move |result| done.send(result).unwrap()));
+    append_one(&log, vec![entry(1, 1, 10)], Box::new(move |result| done.send(result).unwrap()));
     assert!(log.close().is_err());
     assert!(answer.recv().unwrap().is_err());
     full.store(false, Ordering::Relaxed);

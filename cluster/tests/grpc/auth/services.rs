@@ -3,6 +3,8 @@
 
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::cluster_client::ClusterClient;
+use revfs_api::wire::revfs as wire;
+use revfs_api::wire::revfs::members_client::MembersClient;
 use revfs_api::wire::v3electionpb::election_client::ElectionClient;
 use revfs_api::wire::v3electionpb::{CampaignRequest, LeaderRequest};
 use revfs_api::wire::v3lockpb::lock_client::LockClient;
@@ -88,6 +90,22 @@ async fn members_are_for_root_to_change_and_for_users_to_see() {
         refused(cluster.member_update(client.ask(update)).await, refusal);
         let promote = pb::MemberPromoteRequest { id: 1 };
         refused(cluster.member_promote(client.ask(promote)).await, refusal);
+        let mut members = MembersClient::new(client.channel.clone());
+        let add = wire::MemberAddRequest { peer_urls: urls(), role: 3 };
+        refused(members.member_add(client.ask(add)).await, refusal);
+        let remove = wire::MemberRemoveRequest { id: 1, force: true };
+        refused(members.member_remove(client.ask(remove)).await, refusal);
+        let set_role = wire::MemberSetRoleRequest { id: 1, role: 1 };
+        refused(members.member_set_role(client.ask(set_role)).await, refusal);
+        let replace = wire::MemberReplaceRequest { id: 1, peer_urls: urls() };
+        refused(members.member_replace(client.ask(replace)).await, refusal);
+    }
+    let mut members = MembersClient::new(user.channel.clone());
+    for serializable in [false, true] {
+        let list = wire::MembersInDetailRequest { serializable };
+        refused(members.members_in_detail(nobody.ask(list)).await, NOBODY);
+        let listed = members.members_in_detail(user.ask(list)).await.unwrap().into_inner().members;
+        assert_eq!((listed.len(), listed[0].leads, listed[0].is_there), (1, true, !serializable));
     }
     let list = pb::MemberListRequest { linearizable: true };
     let mut cluster = ClusterClient::new(user.channel.clone());

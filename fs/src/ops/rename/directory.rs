@@ -12,6 +12,7 @@ use crate::commit::key_value;
 use crate::commit::transaction::{Site, unchanged};
 use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::note::Operation;
+use crate::ops::lock::moved_lock;
 use crate::path::DirectoryKey;
 use crate::reservation::is_not_reserved;
 use crate::resolve::StandingDirectory;
@@ -104,6 +105,9 @@ impl Filesystem {
                     Op::delete(new_record)
                 });
             }
+        }
+        for (locked, session) in self.locks.locked() {
+            success.extend(from.rebase(&locked, to).map(|to| moved_lock(&locked, &to, &session)));
         }
         success.extend(from.parent().and_then(|parent| self.keep_directory(&parent)));
         Txn { compares, success, failure: Vec::new() }

@@ -88,6 +88,7 @@ impl Filesystem {
         if draft.creation.reserved != LeaseId::default() {
             success.push(give_up(from, draft.creation.reserved));
         }
+        success.extend(self.moved_locks(from, &new.key));
         success.push(key_without_value(&new.key));
         let mut note = operations(from, &draft.steps);
         note.push(Operation::Rename { from: from.clone(), to: new.key.clone() });
@@ -171,6 +172,7 @@ impl Filesystem {
             Op::MoveKey { from: old_record, to: new_record }
         });
         success.extend(self.keep_directory(&DirectoryKey::of_key(from).0));
+        success.extend(self.moved_locks(from, &new.key));
         success.push(key_without_value(&new.key));
         let note = vec![Operation::Rename { from: from.clone(), to: new.key.clone() }];
         let txn = Txn { compares, success, failure: Vec::new() };

@@ -82,7 +82,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
@@ -453,7 +453,54 @@ async fn run(steps: Vec<Step>) {
     assert_eq!(mount.fs.writing.budget.used(), 0);
 }
 
+/// Some steps on a mount, the others in a transaction on it.
+async fn run_in_transaction(before: Vec<Step>, within: Vec<Step>) {
+    let memory = Arc::new(Memory::new());
+    let mount = Mount::new(&memory);
+    let mut run = Run { model: Model::default(), mount: &mount, open: Vec::new() };
+    for step in &before {
+        run.step(step).await;
+    }
+    for open in run.open.drain(..) {
+        assert_eq!(open.close().await, Ok(()));
+    }
+    let live = Model { open: Vec::new(), ..run.model };
+    let revision = mount.revision();
+    let transaction = mount.begin("t").await.unwrap();
+    let mut run = Run { model: live.clone(), mount: &transaction, open: Vec::new() };
+    for step in &within {
+        run.step(step).await;
+        assert_shows(&transaction, &run.model).await;
+        for (open, (inode, _)) in run.open.iter().zip(&run.model.open) {
+            if let Inode::File { content, .. } = &run.model.inodes[*inode] {
+                assert_eq!(open.read().await.unwrap().as_bytes(), content, "open file");
+            }
+        }
+    }
+    for open in run.open.drain(..) {
+        assert_eq!(open.close().await, Ok(()));
+    }
+    assert_shows(&transaction, &run.model).await;
+    assert_eq!(mount.revision(), revision, "nobody else sees it");
+    assert_shows(&mount, &live).await;
+    assert_eq!(transaction.commit().await, Ok(()));
+    assert!(mount.revision() <= revision + 1);
+    assert_shows(&mount, &run.model).await;
+    assert_shows(&Mount::new(&memory), &run.model).await;
+    // What it decided, it shows.
+    assert_shows(&transaction, &run.model).await;
+}
+
 proptest! {
+    #[test]
+    fn a_transaction_is_a_posix_file_system_and_becomes_one_revision(
+        before in collection::vec(step(), 0..25),
+        within in collection::vec(step(), 1..30),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(run_in_transaction(before, within));
+    }
+
     #[test]
     fn a_mount_is_a_posix_file_system(steps in collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

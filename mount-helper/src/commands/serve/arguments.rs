@@ -13,10 +13,10 @@ pub(crate) struct ServeArgs {
     pub(super) config_file: Option<PathBuf>,
 }
 
-const ABOUT: &str = "Serve a key-value store over the network, as etcd does, without a mount";
+const ABOUT: &str = "Serve a key-value store over the network, as etcd does";
 
 const LONG_ABOUT: &str = "\
-Serve a key-value store over the network, as etcd does, without a mount
+Serve a key-value store over the network, as etcd does, and mount it here where --mount says so
 
 Every setting may be given here, as an environment variable (--data-dir is REVFS_DATA_DIR) or in a TOML \
 file (--config-file). What is said here wins over the environment, and that over the file. An empty \
@@ -25,6 +25,7 @@ value says nothing. Ends on Ctrl-C or SIGTERM after everything is answered and s
 const EXAMPLES: &str = "Examples:
   revfs serve --data-dir /var/lib/revfs/main
   revfs serve --listen-client-urls http://0.0.0.0:2379,unix:///run/revfs.sock
+  revfs serve --join node1 --mount /srv/conf
   REVFS_LOG_FORMAT=json revfs serve --config-file /etc/revfs.toml
 
 The data directory also holds revfs.sock, for its owner alone: revfs status --endpoint DIR/revfs.sock";

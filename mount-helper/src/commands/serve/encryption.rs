@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use revfs_api::client::{Tls as ClientTls, TlsError as ClientTlsError};
 use revfs_cluster::tls::{self, CIPHER_SUITES, MinVersion, Tls, TlsError, TlsOptions};
 
 use super::layers::Values;
@@ -21,6 +22,15 @@ pub(super) enum Encryption {
 }
 
 impl Encryption {
+    /// As whom a member shows itself to others that it calls: by the same certificate; and whom it believes.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn to_others(&self, trusted: Option<&Path>) -> Result<ClientTls, ClientTlsError> {
+        let (Self::Files(rules) | Self::SelfSigned { rules, .. }) = self;
+        ClientTls::from_files(trusted, Some(&rules.certificate), Some(&rules.key), None)
+    }
+
     /// Reads the files, or makes them; the data directory exists.
     pub(super) fn start(&self) -> Result<Arc<Tls>, TlsError> {
         match self {
@@ -34,43 +44,91 @@ impl Encryption {
     }
 }
 
+/// What the settings of one kind of listener are called.
+pub(super) struct Names {
+    urls: &'static str,
+    certificate: &'static str,
+    key: &'static str,
+    must_show: &'static str,
+    trusted: &'static str,
+    revoked: &'static str,
+    /// A switch: the node signs its own.
+    self_signed: Option<&'static str>,
+    /// Whether the name in the certificate of whoever connects is a user.
+    names_are_users: bool,
+}
+
+/// For clients.
+pub(super) const CLIENTS: Names = Names {
+    urls: "listen-client-urls",
+    certificate: "cert-file",
+    key: "key-file",
+    must_show: "client-cert-auth",
+    trusted: "trusted-ca-file",
+    revoked: "client-crl-file",
+    self_signed: Some("auto-tls"),
+    names_are_users: true,
+};
+
+/// For other members. Certificates that each signs itself prove nothing to the others: there are none.
+pub(super) const PEERS: Names = Names {
+    urls: "listen-peer-urls",
+    certificate: "peer-cert-file",
+    key: "peer-key-file",
+    must_show: "peer-client-cert-auth",
+    trusted: "peer-trusted-ca-file",
+    revoked: "peer-crl-file",
+    self_signed: None,
+    names_are_users: false,
+};
+
 /// What the settings ask for; `None` where no URL is encrypted.
 pub(super) fn of(
     values: &Values,
+    names: &Names,
     urls: &[ListenUrl],
     data_dir: &Path,
 ) -> Result<Option<Encryption>> {
-    let is_self_signed = values.parsed("auto-tls", flag)?;
-    let name_is_user = values.parsed("client-cert-auth", flag)?;
-    for (one, other) in [("cert-file", "key-file"), ("key-file", "cert-file")] {
+    let switch =
+        |name: Option<&'static str>| name.map_or(Ok(false), |name| values.parsed(name, flag));
+    let is_self_signed = switch(names.self_signed)?;
+    let must_show = switch(Some(names.must_show))?;
+    for (one, other) in [(names.certificate, names.key), (names.key, names.certificate)] {
         needs(values, values.is_said(one), one, other)?;
     }
-    needs(values, name_is_user, "client-cert-auth", "trusted-ca-file")?;
-    needs(values, values.is_said("client-crl-file"), "client-crl-file", "trusted-ca-file")?;
-    if is_self_signed && values.is_said("cert-file") {
-        return Err(contradiction(values, "auto-tls", "cert-file")
+    needs(values, must_show, names.must_show, names.trusted)?;
+    needs(values, values.is_said(names.revoked), names.revoked, names.trusted)?;
+    let self_signed = names.self_signed.filter(|_| is_self_signed);
+    if let Some(self_signed) = self_signed
+        && values.is_said(names.certificate)
+    {
+        return Err(contradiction(values, self_signed, names.certificate)
             .hint("say one of them: the certificate that is shown can only be one"));
     }
-    let has_certificate = is_self_signed || values.is_said("cert-file");
+    let has_certificate = is_self_signed || values.is_said(names.certificate);
     let encrypted = urls.iter().find(|url| url.is_encrypted);
     let Some(url) = encrypted else {
         if has_certificate {
-            let said = if is_self_signed { "auto-tls" } else { "cert-file" };
-            return Err(contradiction(values, said, "listen-client-urls")
+            let said = self_signed.unwrap_or(names.certificate);
+            return Err(contradiction(values, said, names.urls)
                 .because("no URL is encrypted, so that the certificate would be shown to nobody")
-                .hint("write https:// (or unixs://) in listen-client-urls, or leave the certificate out"));
+                .hint(format!(
+                    "write https:// (or unixs://) in {}, or leave the certificate out",
+                    names.urls
+                )));
         }
         return Ok(None);
     };
     if !has_certificate {
+        let or = names.self_signed.map(|name| format!(", or use {name}")).unwrap_or_default();
         return Err(Failure::usage(format!(
             "{} has '{}', but there is no certificate to show",
-            values.told("listen-client-urls"),
+            values.told(names.urls),
             url.text
         ))
-        .hint("name one with cert-file and key-file, or use auto-tls"));
+        .hint(format!("name one with {} and {}{or}", names.certificate, names.key)));
     }
-    let rules = rules(values, name_is_user)?;
+    let rules = rules(values, names, must_show)?;
     if !is_self_signed {
         return Ok(Some(Encryption::Files(rules)));
     }
@@ -79,7 +137,7 @@ pub(super) fn of(
     Ok(Some(Encryption::SelfSigned { directory, hosts: hosts(urls), years, rules }))
 }
 
-fn rules(values: &Values, name_is_user: bool) -> Result<TlsOptions> {
+fn rules(values: &Values, names: &Names, must_show: bool) -> Result<TlsOptions> {
     let path =
         |name: &str| Some(values.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
     let min_version = values.parsed("tls-min-version", |text| {
@@ -90,15 +148,18 @@ fn rules(values: &Values, name_is_user: bool) -> Result<TlsOptions> {
             .because("the suites are those of TLS 1.2, which would not be spoken")
             .hint("leave one of them out"));
     }
+    // Members are asked for a certificate only where that is said: the authorities are also those that
+    // this member believes itself.
+    let trusted = path(names.trusted).filter(|_| names.names_are_users || must_show);
     Ok(TlsOptions {
-        trusted_authorities: path("trusted-ca-file"),
-        name_is_user,
-        revoked: path("client-crl-file"),
+        trusted_authorities: trusted,
+        name_is_user: must_show && names.names_are_users,
+        revoked: path(names.revoked),
         min_version,
         cipher_suites: values.parsed("cipher-suites", cipher_suites)?,
         ..TlsOptions::new(
-            path("cert-file").unwrap_or_default(),
-            path("key-file").unwrap_or_default(),
+            path(names.certificate).unwrap_or_default(),
+            path(names.key).unwrap_or_default(),
         )
     })
 }

@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use revfs_cluster::grpc::Limits;
+use revfs_cluster::grpc::{Access, Limits, Names};
 use revfs_cluster::{AuthConfig, AutoCompaction, NodeConfig};
 
-use super::encryption::{self, Encryption};
+use super::encryption::{self, CLIENTS, Encryption};
 use super::layers::Values;
 use super::logging::{Format, LogPlan, Target};
-use super::value::{self, ListenUrl, Place, Retention, duration, list, number, word};
+use super::members::MembersPlan;
+use super::value::{self, ListenUrl, Place, Retention, duration, flag, list, number, word};
+use super::view::ViewPlan;
 use crate::error::{Failure, Result};
 use crate::unmount::absolute;
 
@@ -24,8 +26,14 @@ const HEARTBEATS_IN_ELECTION_TIMEOUT: u64 = 5;
 /// gRPC's own: a message is counted in 32 bits.
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 
+/// As etcd: a change that takes longer has no answer, unless a leader was elected meanwhile.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// As etcd: more marks would be more than the changes that they stand between.
 const PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Below it every short absence would change who votes.
+const STANDBY_AFTER_MIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Plan {
     pub(super) name: String,
@@ -36,10 +44,16 @@ pub(super) struct Plan {
     /// Where a URL asks for it.
     pub(super) encryption: Option<Encryption>,
     pub(super) advertised: Vec<String>,
+    pub(super) members: MembersPlan,
+    /// The authorities that members believe.
+    pub(super) members_trust: Option<PathBuf>,
     pub(super) node: NodeConfig,
     pub(super) limits: Limits,
     pub(super) watch_progress_interval: Duration,
+    pub(super) access: Access,
     pub(super) log: LogPlan,
+    /// Where the member's store is mounted, if anywhere.
+    pub(super) view: Option<ViewPlan>,
 }
 
 impl Plan {
@@ -57,13 +71,25 @@ impl Plan {
         };
         check_apart(values, &clients, &metrics)?;
         let all: Vec<ListenUrl> = clients.iter().chain(&metrics).cloned().collect();
-        let encryption = encryption::of(values, &all, &data_dir)?;
+        let encryption = encryption::of(values, &CLIENTS, &all, &data_dir)?;
+        let members_trust = values.text("peer-trusted-ca-file");
         Ok(Self {
+            members: MembersPlan::new(values, &name, &data_dir)?,
+            members_trust: Some(members_trust).filter(|path| !path.is_empty()).map(PathBuf::from),
             node: node(values, &data_dir)?,
             limits: limits(values)?,
             watch_progress_interval: values
                 .parsed("watch-progress-notify-interval", progress_interval)?,
+            access: Access {
+                // As etcd: an empty list is no list.
+                hosts: match values.text("host-whitelist") {
+                    "" => Names::All,
+                    hosts => names(hosts),
+                },
+                origins: names(values.text("cors")),
+            },
             log: log(values)?,
+            view: ViewPlan::new(values, &data_dir)?,
             name,
             data_dir,
             clients,
@@ -72,6 +98,10 @@ impl Plan {
             advertised: values.parsed("advertise-client-urls", value::advertised_urls)?,
         })
     }
+}
+
+fn names(text: &str) -> Names {
+    Names::of(list(text).map(str::to_owned).collect())
 }
 
 fn check_apart(values: &Values, clients: &[ListenUrl], metrics: &[ListenUrl]) -> Result<()> {
@@ -122,7 +152,21 @@ fn node(values: &Values, data_dir: &std::path::Path) -> Result<NodeConfig> {
         auto_compaction: auto_compaction(values)?,
         heartbeat_interval,
         election_timeout,
+        // As etcd: what a request may take, and two elections.
+        proposal_timeout: REQUEST_TIMEOUT + 2 * election_timeout,
+        force_new_cluster: values.parsed("force-new-cluster", flag)?,
+        copy_bytes_per_second: values
+            .parsed("copy-bytes-per-second", |text| number(text, 1, u64::MAX))?,
+        learners_max: values
+            .parsed("max-learners", |text| number(text, 1, u32::MAX))
+            .map(|count| usize::try_from(count).unwrap_or(usize::MAX))?,
+        standby_after: values.parsed("standby-after", standby_after)?,
+        corrupt_check_time: Some(values.parsed("corrupt-check-time", duration)?)
+            .filter(|period| !period.is_zero()),
+        initial_corrupt_check: values.parsed("experimental-initial-corrupt-check", flag)?,
         snapshot_entries: values.parsed("snapshot-count", |text| number(text, 1, u64::MAX))?,
+        snapshot_catchup_entries: values
+            .parsed("snapshot-catchup-entries", |text| number(text, 1, u64::MAX))?,
         ..NodeConfig::new(data_dir)
     })
 }
@@ -132,6 +176,13 @@ fn auth(values: &Values) -> Result<AuthConfig> {
     let cost = values.parsed("bcrypt-cost", |text| number(text, 0, u32::MAX))?;
     AuthConfig::parse(values.text("auth-token"), ttl_seconds, cost)
         .map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn standby_after(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| match time < STANDBY_AFTER_MIN {
+        true => Err(format!("at least {STANDBY_AFTER_MIN:?}")),
+        false => Ok(time),
+    })
 }
 
 fn progress_interval(text: &str) -> Result<Duration, String> {
@@ -171,6 +222,7 @@ fn limits(values: &Values) -> Result<Limits> {
             .parsed("max-concurrent-streams", |text| number(text, 1, u32::MAX))?,
         keep_alive_interval: Some(interval).filter(|interval| !interval.is_zero()),
         keep_alive_timeout: values.parsed("grpc-keepalive-timeout", timeout)?,
+        ..Limits::default()
     })
 }
 

@@ -17,7 +17,9 @@ pub(crate) struct Setting {
 }
 
 const MEMBER: &str = "Member";
+const CLUSTER: &str = "Cluster";
 const CLIENTS: &str = "Clients";
+const MOUNT: &str = "Mount";
 const TLS: &str = "Encryption";
 const USERS: &str = "Users";
 const LIMITS: &str = "Limits";
@@ -56,6 +58,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "10000",
         "Entries between two snapshots: behind one the log is purged",
     ),
+    setting(
+        MEMBER,
+        "snapshot-catchup-entries",
+        "N",
+        "5000",
+        "Entries that stay in the log behind a snapshot, for members that lag a little",
+    ),
+    setting(
+        MEMBER,
+        "copy-bytes-per-second",
+        "N",
+        "104857600",
+        "Pace of a copy of the store for a member that lags behind the log",
+    ),
     setting(MEMBER, "heartbeat-interval", "MS", "100", "How often a leader shows itself"),
     setting(
         MEMBER,
@@ -63,6 +79,79 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "MS",
         "1000",
         "Within so long a lost leader is replaced; at least 5 heartbeats, at most 50000",
+    ),
+    setting(
+        CLUSTER,
+        "listen-peer-urls",
+        "URLS",
+        "",
+        "Where other members are answered: http://IP:PORT or https://IP:PORT; nowhere if the node is alone, else http://localhost:2380",
+    ),
+    setting(
+        CLUSTER,
+        "initial-advertise-peer-urls",
+        "URLS",
+        "",
+        "Where other members are told to find this one; where it listens if it is not said",
+    ),
+    setting(
+        CLUSTER,
+        "initial-cluster",
+        "NAME=URL,…",
+        "",
+        "All members that begin the cluster, the same for each of them; the node alone if it is not said",
+    ),
+    setting(
+        CLUSTER,
+        "initial-cluster-token",
+        "TOKEN",
+        "etcd-cluster",
+        "Another for each cluster that is begun at the same addresses",
+    ),
+    setting(
+        CLUSTER,
+        "initial-cluster-state",
+        "STATE",
+        "new",
+        "new: the members begin a cluster; existing: it has begun, and this member was added to it. It matters, as what is said of the beginning, to an empty data directory only",
+    ),
+    setting(
+        CLUSTER,
+        "join",
+        "HOST",
+        "",
+        "Have the member at this client address add this node to its cluster, if its data directory is empty",
+    ),
+    setting(
+        CLUSTER,
+        "max-learners",
+        "N",
+        "1",
+        "So many members may be learners that wait for their promotion",
+    ),
+    setting(
+        CLUSTER,
+        "standby-after",
+        "DURATION",
+        "5m",
+        "A voter that is gone for so long is stood in for by a standby, if there is one; at least 1s. The leader's counts",
+    ),
+    switch(
+        CLUSTER,
+        "force-new-cluster",
+        "Most members are lost for good: this one goes on alone from its data, as a new cluster",
+    ),
+    setting(
+        CLUSTER,
+        "corrupt-check-time",
+        "DURATION",
+        "0s",
+        "Between two comparisons of what the members hold, besides those at each compaction; 0 = none",
+    ),
+    switch(
+        CLUSTER,
+        "experimental-initial-corrupt-check",
+        "Compare this member with the others before it serves clients, and do not start if it holds other data than a majority",
     ),
     setting(
         CLIENTS,
@@ -85,6 +174,34 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "Where /metrics, /health, /livez, /readyz and /version are served besides, and nothing else",
     ),
+    setting(
+        CLIENTS,
+        "cors",
+        "ORIGINS",
+        "",
+        "Pages that may use the JSON gateway, as https://a.example, separated by commas; * = all (etcd's default)",
+    ),
+    setting(
+        CLIENTS,
+        "host-whitelist",
+        "NAMES",
+        "*",
+        "Names by which HTTP without encryption may call this node, separated by commas; * = all",
+    ),
+    setting(
+        MOUNT,
+        "mount",
+        "DIR",
+        "",
+        "Mount the member's own store at this directory: empty, or one that does not exist yet; not etcd's",
+    ),
+    setting(MOUNT, "mount-prefix", "PREFIX", "/", "Mount only the keys below it; ends in a slash"),
+    switch(MOUNT, "mount-read-only", "Refuse all changes through the mount"),
+    switch(
+        MOUNT,
+        "mount-allow-other",
+        "Let other users into the mount, as far as modes allow; for root always true",
+    ),
     setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
     setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),
     switch(
@@ -105,6 +222,33 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "FILE",
         "",
         "Certificates of clients that are revoked (PEM or DER)",
+    ),
+    setting(
+        TLS,
+        "peer-cert-file",
+        "FILE",
+        "",
+        "The certificate shown to other members (PEM, its chain too)",
+    ),
+    setting(TLS, "peer-key-file", "FILE", "", "Its private key (PEM)"),
+    switch(
+        TLS,
+        "peer-client-cert-auth",
+        "Other members must show a certificate, too; needs peer-trusted-ca-file",
+    ),
+    setting(
+        TLS,
+        "peer-trusted-ca-file",
+        "FILE",
+        "",
+        "The authorities whose certificates make a member (PEM)",
+    ),
+    setting(
+        TLS,
+        "peer-crl-file",
+        "FILE",
+        "",
+        "Certificates of members that are revoked (PEM or DER)",
     ),
     switch(
         TLS,

@@ -139,7 +139,7 @@ fn listen_url(text: &str) -> Result<ListenUrl, String> {
 }
 
 /// URLs that are told to others; they may have names.
-pub(super) fn advertised_urls(text: &str) -> Result<Vec<String>, String> {
+pub(in crate::commands) fn advertised_urls(text: &str) -> Result<Vec<String>, String> {
     let url = |text: &str| {
         let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
         let is_known = ["http", "https", "unix", "unixs"].contains(&scheme);

@@ -36,6 +36,18 @@ pub(crate) struct Holder {
     pub(crate) process_id: u32,
     /// Empty if the node serves without a mount.
     pub(crate) mount_point: String,
+    /// It serves others: it does not end with its mount.
+    #[serde(default)]
+    pub(crate) serves: bool,
+}
+
+/// What a data directory is held for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Use<'a> {
+    /// The process lives as long as its mount.
+    Mounts(&'a Path),
+    /// It serves others, and may have a mount beside.
+    Serves(Option<&'a Path>),
 }
 
 /// Where the data of a mount lies if nobody says otherwise.
@@ -96,7 +108,7 @@ impl DataDir {
     ///
     /// # Errors
     /// `Conflict` naming the holder if another process has the lock.
-    pub(crate) fn open(path: PathBuf, mount_point: &Path) -> Result<Self> {
+    pub(crate) fn open(path: PathBuf, wanted: Use<'_>) -> Result<Self> {
         let shown = path.display().to_string();
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|error| {
             Failure::caused(format!("cannot create the data directory '{shown}'"), &error)
@@ -121,19 +133,29 @@ impl DataDir {
                 return Err(Failure::caused(format!("cannot lock '{}'", file.display()), &error));
             }
         }
-        let mut this = Self { path, lock };
-        this.describe(mount_point).map_err(|error| {
+        let this = Self { path, lock };
+        this.describe(wanted).map_err(|error| {
             Failure::caused(format!("cannot write '{}'", file.display()), &error)
         })?;
         Ok(this)
     }
 
-    fn describe(&mut self, mount_point: &Path) -> io::Result<()> {
-        let mount_point = mount_point.display().to_string();
-        let holder = Holder { process_id: std::process::id(), mount_point };
-        self.lock.set_len(0)?;
-        self.lock.rewind()?;
-        self.lock.write_all(&serde_json::to_vec(&holder)?)
+    /// The mount of who serves is gone.
+    pub(crate) fn tell_unmounted(&self) -> io::Result<()> {
+        self.describe(Use::Serves(None))
+    }
+
+    fn describe(&self, wanted: Use<'_>) -> io::Result<()> {
+        let (point, serves) = match wanted {
+            Use::Mounts(point) => (Some(point), false),
+            Use::Serves(point) => (point, true),
+        };
+        let mount_point = point.map(|point| point.display().to_string()).unwrap_or_default();
+        let holder = Holder { process_id: std::process::id(), mount_point, serves };
+        let mut lock = &self.lock;
+        lock.set_len(0)?;
+        lock.rewind()?;
+        lock.write_all(&serde_json::to_vec(&holder)?)
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -166,14 +188,14 @@ fn holder(lock: &File) -> Option<Holder> {
 
 fn held(shown: &str, holder: Option<Holder>) -> Failure {
     match holder {
-        Some(Holder { process_id, mount_point }) if mount_point.is_empty() => {
+        Some(Holder { process_id, mount_point, serves }) if serves || mount_point.is_empty() => {
             Failure::conflict(format!(
                 "the data directory '{shown}' is in use by process {process_id}, which serves it"
             ))
             .hint(format!("stop it with: kill {process_id}"))
             .hint("or keep other data: --data-dir DIR")
         }
-        Some(Holder { process_id, mount_point }) => Failure::conflict(format!(
+        Some(Holder { process_id, mount_point, .. }) => Failure::conflict(format!(
             "the data directory '{shown}' is in use by process {process_id}, which mounts it at '{mount_point}'"
         ))
         .hint(format!("stop it with: revfs umount {mount_point}"))
@@ -211,10 +233,10 @@ mod tests {
     fn a_second_holder_is_refused_by_name_and_the_lock_goes_with_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("data");
-        let first = DataDir::open(path.clone(), Path::new("/srv/x")).unwrap();
+        let first = DataDir::open(path.clone(), Use::Mounts(Path::new("/srv/x"))).unwrap();
         assert!(is_held(&path));
         assert_eq!(holder_of(&path).unwrap().mount_point, "/srv/x");
-        let refused = DataDir::open(path.clone(), Path::new("/srv/y")).unwrap_err();
+        let refused = DataDir::open(path.clone(), Use::Serves(None)).unwrap_err();
         assert_eq!(refused.kind, Kind::Conflict);
         let text = refused.render();
         assert!(text.contains(&format!("process {}", std::process::id())), "{text}");
@@ -222,14 +244,18 @@ mod tests {
         drop(first);
         assert!(!is_held(&path));
         assert_eq!(holder_of(&path), None);
-        DataDir::open(path, Path::new("/srv/y")).unwrap();
+        let serving = DataDir::open(path.clone(), Use::Serves(Some(Path::new("/srv/y")))).unwrap();
+        assert_eq!(holder_of(&path).unwrap().mount_point, "/srv/y");
+        serving.tell_unmounted().unwrap();
+        let holder = holder_of(&path).unwrap();
+        assert_eq!((holder.mount_point.as_str(), holder.serves), ("", true));
     }
 
     #[test]
     fn only_its_owner_may_look_into_a_new_data_directory() {
         use std::os::unix::fs::PermissionsExt as _;
         let directory = tempfile::tempdir().unwrap();
-        let data = DataDir::open(directory.path().join("a/data"), Path::new("/x")).unwrap();
+        let data = DataDir::open(directory.path().join("a/data"), Use::Serves(None)).unwrap();
         assert_eq!(fs::metadata(&data.path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use revfs_store::types::KeyRange;
 use revfs_store::{Access, AuthChange, Body, Command, PasswordHash, Permission, TokenSecret};
 
-use super::{Random, range};
+use super::{Random, members, range};
 
 const USERS: [&str; 4] = ["root", "alice", "bob", ""];
 const ROLES: [&str; 5] = ["root", "app", "reader", "other", ""];
@@ -64,10 +64,12 @@ pub(crate) fn asker(r: &mut Random, auth_revision: u64) -> (String, u64) {
     (if r.one_in(4) { "root".to_owned() } else { user(r) }, revision)
 }
 
-/// Now and then a change of users or roles instead of `command`, and a user who asks for it.
+/// Now and then a change of users, roles or members instead of `command`, and a user who asks for it.
 pub(crate) fn asked(r: &mut Random, auth_revision: u64, mut command: Command) -> Command {
     if r.one_in(25) {
         command.body = Body::Auth(change(r));
+    } else if r.one_in(25) {
+        command.body = Body::Member(members::change(r));
     }
     if r.one_in(3) {
         let (user, auth_revision) = asker(r, auth_revision);

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use revfs_store::types::{KeyRange, LeaseId, Op, Txn};
 use revfs_store::{
-    Access, Auth, AuthChange, AuthRefusal, Body, Done, Permission, RECORD_PREFIX,
-    RESERVATION_PREFIX, Refusal,
+    Access, Auth, AuthChange, AuthRefusal, Body, Done, Permission, RESERVATION_PREFIX, Refusal,
 };
 
 use super::Reference;
@@ -15,6 +14,9 @@ use super::Reference;
 type Result<T> = std::result::Result<T, AuthRefusal>;
 
 const DENIED: Result<()> = Err(AuthRefusal::PermissionDenied);
+
+/// What is kept beside a key below one of them is granted with the key.
+const COVERED: [&[u8]; 3] = [b"\0revfs/a", b"\0revfs/l", b"\0revfs/r"];
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Accounts {
@@ -193,7 +195,7 @@ fn is_granted(permissions: &[Permission], key: &[u8], writes: bool) -> bool {
     if key == RESERVATION_PREFIX {
         return !writes || permissions.iter().any(|own| own.access != Access::Read);
     }
-    let bare = [RECORD_PREFIX, RESERVATION_PREFIX].iter().find_map(|p| key.strip_prefix(*p));
+    let bare = COVERED.iter().find_map(|p| key.strip_prefix(*p));
     let key = match bare {
         Some([]) => &[0][..],
         Some(bare) => bare,
@@ -212,12 +214,12 @@ fn are_granted(permissions: &[Permission], range: &KeyRange, writes: bool) -> bo
     let mut borders = vec![range.start().to_vec()];
     let ends = permissions.iter().flat_map(|own| [&own.key[..], &own.range_end[..]]);
     for bare in ends.chain([&[][..], &[0xFF; 8][..]]) {
-        for prefix in [&b""[..], RECORD_PREFIX, RESERVATION_PREFIX] {
+        for prefix in COVERED.into_iter().chain([&b""[..]]) {
             borders.push([prefix, bare].concat());
             borders.push([prefix, bare, &[0]].concat());
         }
     }
-    borders.extend([b"\0revfs/b".to_vec(), b"\0revfs/s".to_vec()]);
+    borders.extend([b"\0revfs/b".to_vec(), b"\0revfs/m".to_vec(), b"\0revfs/s".to_vec()]);
     let within = |key: &&Vec<u8>| range.contains(key) && !key.is_empty();
     borders.iter().filter(within).all(|key| is_granted(permissions, key, writes))
 }

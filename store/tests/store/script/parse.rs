@@ -11,7 +11,7 @@ use revfs_store::types::{
 };
 use revfs_store::{Body, UploadCommit};
 
-use super::auth;
+use super::{auth, members};
 
 #[derive(Debug)]
 pub(super) enum Action {
@@ -30,6 +30,7 @@ pub(super) enum Action {
     Leases(Option<LeaseId>, usize),
     Lease(LeaseId),
     Uploads,
+    Members,
 }
 
 pub(super) struct Lines<'t> {
@@ -98,6 +99,15 @@ fn range_query(words: &[&str]) -> RangeQuery {
     }
 }
 
+fn list_query(words: &[&str]) -> ListQuery {
+    ListQuery {
+        directory: key(words[1]),
+        after: option(words, "after").map(key).unwrap_or_default(),
+        limit: option(words, "limit").map_or(0, number),
+        with_values: true,
+    }
+}
+
 fn compare(words: &[&str]) -> Compare {
     let [_, target, keys, result, value] = words else {
         panic!("if TARGET KEY = VALUE: {words:?}")
@@ -149,6 +159,8 @@ impl<'t> Lines<'t> {
             }
             "auth" if words.len() == 1 => Action::Auth,
             "auth" | "user" | "role" => Action::Apply(Body::Auth(auth::change(words))),
+            "members" => Action::Members,
+            "member" => Action::Apply(Body::Member(members::change(words))),
             "compact" => Action::Apply(Body::Compact { revision: Revision(number(words[1])) }),
             "grant" => {
                 let id = LeaseId(number(words[1]));
@@ -174,15 +186,7 @@ impl<'t> Lines<'t> {
             "lease" => Action::Lease(LeaseId(number(words[1]))),
             "revoke" => Action::Apply(Body::LeaseRevoke { id: LeaseId(number(words[1])) }),
             "get" => Action::Get(revision(words), range_query(words)),
-            "list" => {
-                let query = ListQuery {
-                    directory: key(words[1]),
-                    after: option(words, "after").map(key).unwrap_or_default(),
-                    limit: option(words, "limit").map_or(0, number),
-                    with_values: true,
-                };
-                Action::List(revision(words), query)
-            }
+            "list" => Action::List(revision(words), list_query(words)),
             "directory" => Action::Directory(revision(words), key(words[1])),
             "history" => Action::History(key(words[1])),
             "changes" => {

@@ -16,8 +16,8 @@ use super::Etcd;
 use super::plain::{range_request, revision};
 use super::txn::{OPERATIONS_MAX, is_bulk};
 use crate::keyspace::{
-    Compare, CompareResult, CompareTarget, Error, KeyRange, KeyValue, LeaseId, Op, OpAnswer,
-    RangeRead, Result, Revision, Txn,
+    Compare, CompareResult, CompareTarget, Error, KeyRange, KeyValue, Op, OpAnswer, RangeRead,
+    Result, Revision, Txn,
 };
 
 /// Plain operations in the place of one.
@@ -175,7 +175,7 @@ impl Work<'_> {
         let whole = Bytes::from([before, value].concat());
         let value_bytes = u64::try_from(whole.len()).unwrap_or(u64::MAX);
         let lease = kv.map(|kv| kv.lease).unwrap_or_default();
-        let plain = vec![put(key.clone(), whole, lease)];
+        let plain = vec![Op::put_on(lease, key.clone(), whole)];
         Ok(Bulk { plain, answer: OpAnswer::Append { value_bytes } })
     }
 
@@ -184,7 +184,7 @@ impl Work<'_> {
         let moved = u64::from(kv.is_some());
         let mut plain = Vec::new();
         if let Some(kv) = kv.filter(|_| from != to) {
-            plain.push(put(to.clone(), kv.value, kv.lease));
+            plain.push(Op::put_on(kv.lease, to.clone(), kv.value));
             plain.push(Op::delete(from.clone()));
         }
         Ok(Bulk { plain, answer: OpAnswer::Move { moved } })
@@ -242,7 +242,7 @@ impl Work<'_> {
             });
             if !is_same {
                 restored += 1;
-                plain.push(put(kv.key, kv.value, kv.lease));
+                plain.push(Op::put_on(kv.lease, kv.key, kv.value));
             }
         }
         let deleted = u64::try_from(gone.len()).unwrap_or(u64::MAX);
@@ -251,13 +251,8 @@ impl Work<'_> {
     }
 }
 
-fn put(key: Bytes, value: Bytes, lease: LeaseId) -> Op {
-    let (prev_kv, ignore_value, ignore_lease) = (false, false, false);
-    Op::Put { key, value, lease, prev_kv, ignore_value, ignore_lease }
-}
-
 /// The put of a key below `to` that was below `from`.
 fn rebased(kv: KeyValue, from: &Bytes, to: &Bytes) -> Op {
     let rest = kv.key.get(from.len()..).unwrap_or_default();
-    put(Bytes::from([to.as_ref(), rest].concat()), kv.value, kv.lease)
+    Op::put_on(kv.lease, [to.as_ref(), rest].concat(), kv.value)
 }

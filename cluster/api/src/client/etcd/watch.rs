@@ -18,7 +18,7 @@ use crate::client::resuming::{Source, Step, Stream};
 use crate::client::watch::REVISION_EVENTS_MAX;
 use crate::client::{Client, Endpoint};
 use crate::keyspace::{Error, Event, KeyRange, Result, Revision, RevisionEvents, Stamp};
-use crate::status::{INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY};
+use crate::status::LOGIN_WANTED;
 use crate::wire::etcdserverpb as pb;
 use crate::wire::etcdserverpb::watch_request::RequestUnion;
 
@@ -97,7 +97,7 @@ async fn begin(client: &Client, create: pb::WatchCreateRequest) -> Result<Begun>
             let none = || Status::unavailable("the node ended the watch at once");
             let created = created.ok_or_else(none)?;
             // A stream is refused by a message: what another token may mend must look like a refusal.
-            let wants_login = [INVALID_AUTH_TOKEN, OLD_AUTH_REVISION, USER_NAME_EMPTY]
+            let wants_login = LOGIN_WANTED
                 .into_iter()
                 .find(|words| created.canceled && created.cancel_reason.ends_with(words));
             match wants_login {
