@@ -3,12 +3,18 @@
 //! Measured are the pages in use (the file without its free pages, so that compaction alone lifts the
 //! alarm) against the quota, and the free part of the disk. It is lifted below where it was raised, so
 //! that it does not flicker.
+//!
+//! A twentieth of a large disk is more than any store needs to stop in order: beyond [`SCARCE_MAX_BYTES`]
+//! free a disk is not short, whatever its size.
 
 use bytes::Bytes;
 use revfs_store::types::Author;
 use revfs_store::{Alarm, AlarmKind, Body, StoreError};
 
 use crate::proposal::Proposer;
+
+/// Less than so much, or than a twentieth of the disk, is too little.
+const SCARCE_MAX_BYTES: u64 = 2 << 30;
 
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
@@ -20,16 +26,20 @@ struct Room {
 }
 
 impl Room {
-    /// At the quota, or less than 5 % of the disk free.
-    fn is_short(self) -> bool {
-        self.quota_bytes.is_some_and(|quota| self.in_use_bytes >= quota)
-            || self.disk_free_bytes < self.disk_bytes / 20
+    fn scarce_bytes(self) -> u64 {
+        (self.disk_bytes / 20).min(SCARCE_MAX_BYTES)
     }
 
-    /// Below 90 % of the quota, and a little more of the disk free.
+    /// At the quota, or less than 5 % of the disk free and less than 2 GiB.
+    fn is_short(self) -> bool {
+        self.quota_bytes.is_some_and(|quota| self.in_use_bytes >= quota)
+            || self.disk_free_bytes < self.scarce_bytes()
+    }
+
+    /// Below 90 % of the quota, and a quarter more of the disk free.
     fn is_ample(self) -> bool {
         self.quota_bytes.is_none_or(|quota| self.in_use_bytes < quota / 10 * 9)
-            && self.disk_free_bytes >= self.disk_bytes / 16
+            && self.disk_free_bytes >= self.scarce_bytes() / 4 * 5
     }
 }
 
@@ -94,6 +104,9 @@ mod tests {
             disk_bytes: 1_000,
         };
         assert!(disk(49).is_short() && !disk(50).is_short());
-        assert!(!disk(61).is_ample() && disk(62).is_ample());
+        assert!(!disk(59).is_ample() && disk(60).is_ample());
+        let large = |disk_free_bytes| Room { disk_bytes: 1 << 40, ..disk(disk_free_bytes) };
+        assert!(large((2 << 30) - 1).is_short() && !large(2 << 30).is_short());
+        assert!(!large(2 << 30).is_ample() && large(5 << 29).is_ample());
     }
 }
