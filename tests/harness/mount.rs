@@ -97,6 +97,11 @@ impl Mount {
     pub fn down() -> Self {
         tools::need(&["fusermount3", "setpriv"]);
         assert!(Path::new("/dev/fuse").exists(), "this test needs /dev/fuse: modprobe fuse");
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("the table of mounts");
+        assert!(
+            mounts.contains(" fusectl "),
+            "this test needs fusectl: mount -t fusectl fusectl /sys/fs/fuse/connections"
+        );
         let scratch = TempDir::with_prefix("revfs-test-").expect("a temporary directory");
         let root = scratch.path().canonicalize().expect("a new directory has a path");
         let (dir, data) = (root.join("mnt"), root.join("data"));

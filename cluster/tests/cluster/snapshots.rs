@@ -119,7 +119,7 @@ async fn a_member_catches_up_under_a_load_that_outruns_the_log() {
     fill(&cluster, &space).await;
     cluster.start_member(away).await;
     let value = "v".repeat(4 << 10);
-    // More than the log holds without a copy, less than is kept behind one, however fast the disk is.
+    // More than the log holds, however fast the disk is.
     let mut left = 2 * LOG_BYTES;
     let mut caught_up = async || {
         for number in 0..20 {
@@ -133,7 +133,8 @@ async fn a_member_catches_up_under_a_load_that_outruns_the_log() {
     };
     wait_for("a member that follows under load", &mut caught_up).await;
     cluster.agree().await;
-    // One that was begun just before the log was purged may be in vain.
-    assert!(cluster.copies_made() <= 2, "the log behind the copy was kept");
+    // Where the log reaches its bound it is purged to half of it, and a copy that was under way is in
+    // vain: with a slow disk once for each half of what was put, at most.
+    assert!(cluster.copies_made() <= 5, "{} copies", cluster.copies_made());
     tokio::time::timeout(Duration::from_secs(60), cluster.stop()).await.unwrap();
 }

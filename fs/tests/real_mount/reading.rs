@@ -130,7 +130,8 @@ fn an_aborted_connection_is_an_error_and_the_dead_mount_goes() {
     let mounted = live.take_mounted();
     let connection = mounted.connection().unwrap();
     let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1").unwrap();
+    std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
+        .expect("fusectl is mounted: mount -t fusectl fusectl /sys/fs/fuse/connections");
     let error = live.runtime.block_on(mounted.wait()).unwrap_err().to_string();
     assert!(error.contains("abort"), "{error}");
     assert!(mounts().contains(live.path().to_str().unwrap()));
