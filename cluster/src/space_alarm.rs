@@ -14,7 +14,7 @@ use revfs_store::{Alarm, AlarmKind, Body, StoreError};
 use crate::proposal::Proposer;
 
 /// Less than so much, or than a twentieth of the disk, is too little.
-const SCARCE_MAX_BYTES: u64 = 2 << 30;
+const SCARCE_MAX_BYTES: u64 = 1 << 30;
 
 /// What was measured.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ impl Room {
         (self.disk_bytes / 20).min(SCARCE_MAX_BYTES)
     }
 
-    /// At the quota, or less than 5 % of the disk free and less than 2 GiB.
+    /// At the quota, or less than 5 % of the disk free and less than 1 GiB.
     fn is_short(self) -> bool {
         self.quota_bytes.is_some_and(|quota| self.in_use_bytes >= quota)
             || self.disk_free_bytes < self.scarce_bytes()
@@ -106,7 +106,7 @@ mod tests {
         assert!(disk(49).is_short() && !disk(50).is_short());
         assert!(!disk(59).is_ample() && disk(60).is_ample());
         let large = |disk_free_bytes| Room { disk_bytes: 1 << 40, ..disk(disk_free_bytes) };
-        assert!(large((2 << 30) - 1).is_short() && !large(2 << 30).is_short());
-        assert!(!large(2 << 30).is_ample() && large(5 << 29).is_ample());
+        assert!(large((1 << 30) - 1).is_short() && !large(1 << 30).is_short());
+        assert!(!large(1 << 30).is_ample() && large(5 << 28).is_ample());
     }
 }

@@ -49,10 +49,12 @@ fn main() {
         std::fs::create_dir_all(&dir).expect("a directory to measure in");
         Subject { name: name.to_owned(), dir }
     };
+    let dir = mount.path("bench");
+    let beside = |root: &Path| as_deep_as(&dir, root);
     let subjects = [
-        subject("revfs", mount.path("bench")),
-        subject(&file_system(disk.path()), disk.path().join("bench")),
-        subject("tmpfs", memory.path().join("bench")),
+        subject("revfs", dir.clone()),
+        subject(&file_system(disk.path()), beside(disk.path())),
+        subject("tmpfs", beside(memory.path())),
     ];
     let original = disk.path().join("original");
     let real = tree::copy_real_tree(&original);
@@ -62,6 +64,7 @@ fn main() {
         for subject in &subjects {
             operations::measure(subject, round, &original, &mut figures);
         }
+        operations::measure_cached(&subjects, round, &mut figures);
         operations::fdatasync(&disk.path().join("synced"), &mut figures);
         operations::empty_create(empty.dir(), round, &mut figures);
     }
@@ -82,6 +85,12 @@ fn main() {
 /// A directory of the disk: TMPDIR if it is set, else /var/tmp.
 fn disk_dir() -> PathBuf {
     std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from)
+}
+
+/// A directory in `root` with as many above it as `other` has: each costs a look at every operation.
+fn as_deep_as(other: &Path, root: &Path) -> PathBuf {
+    let missing = other.components().count().saturating_sub(root.components().count());
+    root.join(["d"].repeat(missing.max(1)).join("/"))
 }
 
 /// The type of the file system that holds `dir`, as the kernel's table names it.

@@ -32,7 +32,7 @@ async fn nospace_is_raised_at_the_quota_and_lifted_by_compaction_alone() {
     assert!(matches!(put(&space, "/k", "1").await, Err(Error::NoSpace { .. })), "history is left");
     space.compact(Revision(deleted.revision.0), true).await.unwrap();
     // Lifted is the alarm only where the disk has room too, which a small or full one has not.
-    wait_for("space (not even 2.5 GiB of this disk free?)", async || {
+    wait_for("space (not even 1.25 GiB of this disk free?)", async || {
         put(&space, "/k", "1").await.is_ok()
     })
     .await;

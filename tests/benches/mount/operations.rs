@@ -35,15 +35,6 @@ pub(crate) fn measure(subject: &Subject, round: usize, original: &Path, figures:
         let path = dir.join(number.to_string());
         add(CREATE, timed(|| create(&path)));
     }
-    let path = dir.join("7");
-    let mut buffer = Vec::with_capacity(CONTENT.len());
-    // Each by itself: a close leaves work behind on the other processor.
-    for _ in 0..CACHED_SAMPLES {
-        add("open + read + close, cached", timed(|| read(&path, &mut buffer)));
-    }
-    for _ in 0..CACHED_SAMPLES {
-        add("stat, cached", timed(|| fs::metadata(&path).expect("stat")));
-    }
     let listed = subject.dir.join("listed");
     if round == 0 {
         fs::create_dir(&listed).expect("a directory to list");
@@ -53,6 +44,28 @@ pub(crate) fn measure(subject: &Subject, round: usize, original: &Path, figures:
     }
     add("readdir of 10,000", timed(|| list(&listed)));
     add("cp -a of a real tree", timed(|| copy(original, &dir.join("tree"))));
+}
+
+/// What the kernel answers from what it holds. Each sample of one subject has those of the others beside
+/// it: the difference is less than what a processor's pace changes by in a second.
+pub(crate) fn measure_cached(subjects: &[Subject], round: usize, figures: &mut Figures) {
+    let path = |subject: &Subject| subject.dir.join(round.to_string()).join("7");
+    let paths: Vec<_> = subjects.iter().map(|subject| (&subject.name, path(subject))).collect();
+    let mut buffer = Vec::with_capacity(CONTENT.len());
+    let mut alternate = |operation: &str, repeated: &mut dyn FnMut(&Path)| {
+        for _ in 0..CACHED_SAMPLES {
+            for (name, path) in &paths {
+                // Once before, so that what the others left in the processor's caches costs nobody.
+                repeated(path);
+                figures.add(operation, name, timed(|| repeated(path)));
+            }
+        }
+    };
+    alternate("stat, cached", &mut |path| {
+        black_box(fs::metadata(path).expect("stat"));
+    });
+    // Behind it: a close leaves work behind on the other processor.
+    alternate("open + read + close, cached", &mut |path| read(path, &mut buffer));
 }
 
 fn create(path: &Path) {
