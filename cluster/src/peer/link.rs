@@ -190,16 +190,25 @@ impl Link {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         if !is_introduced {
-            let asked = client.introduce(IntroduceRequest::default());
-            let answer = tokio::time::timeout(self.settings.connect_timeout, asked).await;
-            let answer =
-                answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
-            let answer = answer.map_err(|status| self.failed(status))?.into_inner();
-            self.check(&answer)
-                .map_err(|reason| self.failed(Status::failed_precondition(reason)))?;
-            self.at.lock().is_introduced = true;
+            self.introduce(&mut client).await?;
         }
         Ok(client)
+    }
+
+    /// Whether the member answers at all: asked before something costly is prepared for it.
+    pub(crate) async fn answers(&self) -> Result<(), PeerError> {
+        let mut client = self.client().await?;
+        self.introduce(&mut client).await
+    }
+
+    async fn introduce(&self, client: &mut Client) -> Result<(), PeerError> {
+        let asked = client.introduce(IntroduceRequest::default());
+        let answer = tokio::time::timeout(self.settings.connect_timeout, asked).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+        let answer = answer.map_err(|status| self.failed(status))?.into_inner();
+        self.check(&answer).map_err(|reason| self.failed(Status::failed_precondition(reason)))?;
+        self.at.lock().is_introduced = true;
+        Ok(())
     }
 
     fn check(&self, answer: &IntroduceResponse) -> Result<(), String> {

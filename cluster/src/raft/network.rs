@@ -32,6 +32,9 @@ use crate::snapshot::{Copy, Snapshots};
 /// would be made again at once.
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 
+/// A copy is kept for so long for a member that has ceased to answer.
+const COPY_KEPT: Duration = Duration::from_secs(30);
+
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 type TransferLeaderResponse = openraft::raft::TransferLeaderResponse<TypeConfig>;
@@ -52,8 +55,9 @@ pub(super) struct Peer {
     link: Arc<Link>,
     answer_timeout: Duration,
     snapshots: Arc<Snapshots>,
-    /// What is sent to it; kept until it was taken, whatever connections break.
+    /// What is sent to it; kept until it was taken, whatever connections break, unless it stays away.
     copy: Option<Arc<Copy>>,
+    silent_since: Option<Instant>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -62,7 +66,13 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
         let link = self.peers.link(target, &node.addr);
         let snapshots = Arc::clone(&self.snapshots);
-        Peer { link, answer_timeout: self.answer_timeout, snapshots, copy: None }
+        Peer {
+            link,
+            answer_timeout: self.answer_timeout,
+            snapshots,
+            copy: None,
+            silent_since: None,
+        }
     }
 }
 
@@ -97,11 +107,27 @@ impl Peer {
 }
 
 impl Peer {
+    /// Gives up what is kept for a member that has been silent for long.
+    async fn check_it_answers(&mut self) -> Rpc<()> {
+        let answer = self.link.answers().await;
+        let Err(error) = answer else {
+            self.silent_since = None;
+            return Ok(());
+        };
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= COPY_KEPT {
+            self.copy = None;
+        }
+        Err(failed(error))
+    }
+
     async fn send_copy(
         &mut self,
         vote: RaftVote,
         snapshot: Snapshot,
     ) -> Rpc<SnapshotResponse<TypeConfig>> {
+        // Nobody makes a copy, and keeps the log behind it, for who is not there.
+        self.check_it_answers().await?;
         let copy = match snapshot.snapshot {
             SnapshotData::Copied(copy) => copy,
             // The member is noted to have all that was announced: the copy holds no less.

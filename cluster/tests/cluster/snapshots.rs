@@ -44,6 +44,8 @@ async fn a_member_that_was_away_while_the_log_was_purged_comes_back_by_a_copy() 
     let leader = cluster.leader().await;
     fill(&cluster, &cluster.space(leader)).await;
     put(&cluster.space(leader), "meanwhile", "v").await.unwrap();
+    fill(&cluster, &cluster.space(leader)).await;
+    assert_eq!(cluster.copies_made(), 0, "nobody is there to receive it");
     cluster.start_member(away).await;
     cluster.agree().await;
     assert_eq!(get(&cluster.space(away), "meanwhile").await.unwrap().unwrap(), "v");
