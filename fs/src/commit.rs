@@ -143,14 +143,19 @@ impl Filesystem {
     /// # Errors
     /// What the whole copy was refused with; EIO if the outcome is not known.
     pub(crate) async fn commit(&self, node: &Arc<Node>, uid: u32) -> Answer<()> {
-        if node.file.lock().staged.is_none() {
-            return Ok(());
-        }
+        let is_new_and_empty = match &node.file.lock().staged {
+            Some(staged) => staged.stored.is_none() && staged.bytes.is_empty(),
+            None => return Ok(()),
+        };
         let renames = self.hold_names().await?;
         let own = node.commit.lock().await;
         let committed = self.commit_locked(node, uid).await;
         drop((own, renames));
         self.drop_stale_pages(node).await;
+        if is_new_and_empty {
+            // CREATE lends the kernel the attributes for a moment, and no WRITE has ended that.
+            self.notices.settled(Notice::Attributes(node.ino)).await;
+        }
         committed
     }
 

@@ -23,8 +23,7 @@ use fuser::{
 pub use self::adapter::Adapter;
 pub use self::poked::Poked;
 use self::request::{asked_time, caller, lock_request};
-use crate::notices::Notice;
-use crate::ops::{SetAttr, WriteRequest};
+use crate::ops::{AllocateRequest, SetAttr, WriteRequest};
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -286,16 +285,7 @@ impl fuser::Filesystem for Adapter {
                 let request = WriteRequest { handle, offset, data: &data, flags, is_page };
                 own.write(caller, ino.0, request).await
             },
-            move |own, answer| match answer {
-                Ok(count) => {
-                    reply.written(count);
-                    if clears_set_ids {
-                        // It asks for that, but goes on showing the mode that it has.
-                        own.notices.send(Notice::Attributes(ino.0));
-                    }
-                }
-                Err(errno) => reply.error(errno),
-            },
+            move |own, answer| reply::written(own, reply, answer, ino, clears_set_ids),
         );
     }
 
@@ -385,7 +375,7 @@ impl fuser::Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -393,8 +383,10 @@ impl fuser::Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        let caller = caller(request);
+        let asked = AllocateRequest { handle: handle.0, offset, length, mode };
         self.at(ino).serve(
-            move |own| async move { own.fallocate(ino.0, handle.0, offset, length, mode).await },
+            move |own| async move { own.fallocate(caller, ino.0, asked).await },
             |_, answer| reply::empty(reply, answer),
         );
     }

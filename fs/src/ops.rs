@@ -3,6 +3,7 @@
 //! or an errno; who sends the answer, and how, is not known here.
 
 mod create;
+mod fallocate;
 mod fsync;
 mod getattr;
 mod hidden;
@@ -22,6 +23,7 @@ mod write;
 mod xattr_get;
 mod xattr_set;
 
+pub use fallocate::AllocateRequest;
 pub use lock::{InTheWay, LockRequest};
 pub use open::Opened;
 pub use open_to_read::Pages;

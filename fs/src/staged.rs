@@ -11,6 +11,7 @@
 //! what is there, a change in the middle is only good on the content that it was made on, and appended
 //! bytes go to the end of whatever is there.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -434,6 +435,14 @@ impl Staged {
         self.basis = if size == 0 { Basis::Rewrite } else { self.basis.as_change() };
         self.content_changed(now);
         Ok(())
+    }
+
+    /// Makes zeros of what is there of a part.
+    pub(crate) fn clear(&mut self, part: Range<usize>, now: Time) {
+        let end = part.end.min(self.bytes.len());
+        Arc::make_mut(&mut self.bytes)[part.start.min(end)..end].fill(0);
+        self.basis = self.basis.as_change();
+        self.content_changed(now);
     }
 
     /// POSIX: new content has a new mtime, whatever was set by hand before.

@@ -5,9 +5,10 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, RenameFlags, fallocate, renameat2};
 use nix::sys::statvfs::statvfs;
-use revfs_tests::Mount;
+use nix::unistd::{Whence, lseek, truncate};
+use revfs_tests::{Mount, tools, wait};
 
 /// The errno of an operation that must fail.
 pub(crate) fn errno_of<T>(result: io::Result<T>) -> Errno {
@@ -279,4 +280,105 @@ fn open_flags_are_obeyed() {
     assert_eq!(errno_of(open("l", libc::O_NOFOLLOW)), Errno::ELOOP);
     let file = open("f", 0).expect("open");
     assert_eq!(errno_of(file.write_at(b"y", 0)), Errno::EBADF);
+}
+
+#[test]
+fn holes_are_punched_and_ranges_become_zeros() {
+    let mount = Mount::up();
+    let path = mount.path("f");
+    fs::write(&path, "0123456789").expect("a file");
+    let before = mount.revision();
+    let file = OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    // A dot is a zero.
+    let content = || String::from_utf8_lossy(&fs::read(&path).expect("read")).replace('\0', ".");
+    assert_eq!(content(), "0123456789", "the kernel has its pages");
+    let (keep, hole, zeros) = (
+        FallocateFlags::FALLOC_FL_KEEP_SIZE,
+        FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
+        FallocateFlags::FALLOC_FL_ZERO_RANGE,
+    );
+    for (flags, offset, length, expected) in [
+        (hole, 2, 3, "01...56789"),
+        (hole, 8, 100, "01...567.."),
+        (hole, 50, 10, "01...567.."),
+        (keep, 5, 100, "01...567.."),
+        (zeros, 6, 1, "01...5.7.."),
+        (zeros, 9, 2, "01...5.7..."),
+        (FallocateFlags::empty(), 9, 3, "01...5.7...."),
+        (zeros | keep, 7, 100, "01...5......"),
+    ] {
+        fallocate(&file, flags, offset, length).expect("room, a hole, or zeros");
+        assert_eq!(content(), expected, "{flags:?} at {offset}, {length} bytes");
+    }
+    for flags in [FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, FallocateFlags::FALLOC_FL_INSERT_RANGE]
+    {
+        assert_eq!(fallocate(&file, flags, 0, 4096), Err(Errno::EOPNOTSUPP), "{flags:?}");
+    }
+    let too_much = 16 * 1024 * 1024 + 1;
+    assert_eq!(fallocate(&file, zeros, 0, too_much), Err(Errno::EFBIG));
+    fallocate(&file, hole, 0, too_much).expect("a hole makes no file longer");
+    drop(file);
+    assert_eq!(mount.revision(), before + 1, "one revision");
+    assert_eq!(mount.ok("revfs get --raw f | od -An -c -w12 | tr -d ' '"), "\\0".repeat(12));
+    let file = OpenOptions::new().write(true).open(&path).expect("open");
+    fallocate(&file, hole, 100, 100).expect("beyond the end");
+    fallocate(&file, keep, 0, 100).expect("room");
+    drop(file);
+    assert_eq!(mount.revision(), before + 1, "nothing has changed");
+}
+
+#[test]
+fn a_file_that_a_user_clears_keeps_no_set_user_bit() {
+    tools::need_root("it becomes another user");
+    let mount = Mount::up();
+    mount.ok("echo x > f; chmod 4777 f");
+    let clear = "setpriv --reuid 65534 --regid 65534 --clear-groups \
+                 fallocate --punch-hole --offset 0 --length 1 f; stat --cached=never -c %a f";
+    assert_eq!(mount.ok(clear), "777");
+}
+
+#[test]
+fn what_a_new_file_shows_after_its_close_is_what_was_committed() {
+    let mount = Mount::up();
+    let shown = mount.python(
+        "import os\n\
+         for i in range(20):\n\
+        \x20   os.close(os.open(f'f{i:02}', os.O_CREAT | os.O_WRONLY))\n\
+        \x20   s = os.stat(f'f{i:02}')\n\
+        \x20   print(s.st_mtime_ns, s.st_ctime_ns)\n",
+    );
+    let asked = mount.ok("stat --cached=never -c '%.9Y %.9Z' f* | tr -d .");
+    assert_eq!(shown, asked);
+}
+
+#[test]
+fn a_program_that_runs_is_not_written() {
+    let mount = Mount::up();
+    mount.ok("cp \"$(command -v bash)\" program");
+    let program = mount.path("program");
+    let running = mount.shell().start("./program -c 'echo runs; sleep 600; true'");
+    wait::until_true("running program", wait::LIMIT, || running.stdout().contains("runs"));
+    let open = |options: &mut OpenOptions| errno_of(options.open(&program));
+    assert_eq!(open(OpenOptions::new().write(true)), Errno::ETXTBSY);
+    assert_eq!(open(OpenOptions::new().write(true).truncate(true)), Errno::ETXTBSY);
+    assert_eq!(open(OpenOptions::new().append(true)), Errno::ETXTBSY);
+    assert_eq!(truncate(&program, 1), Err(Errno::ETXTBSY));
+    let emptied = OpenOptions::new().read(true).custom_flags(libc::O_TRUNC).open(&program);
+    assert_eq!(errno_of(emptied), Errno::ETXTBSY);
+    mount.ok("cmp program \"$(command -v bash)\"");
+    drop(running);
+    fs::write(&program, "x").expect("it does not run any more");
+}
+
+#[test]
+fn data_is_sought_and_copied() {
+    let mount = Mount::up();
+    fs::write(mount.path("f"), "0123456789").expect("a file");
+    let file = File::open(mount.path("f")).expect("open");
+    assert_eq!(lseek(&file, 3, Whence::SeekData), Ok(3));
+    assert_eq!(lseek(&file, 3, Whence::SeekHole), Ok(10), "a value is whole");
+    assert_eq!(lseek(&file, 10, Whence::SeekData), Err(Errno::ENXIO));
+    let copy = "import os; print(os.copy_file_range(os.open('f', 0), os.open('g', 66), 5, 2, 1))";
+    assert_eq!(mount.python(copy), "5");
+    assert_eq!(fs::read(mount.path("g")).expect("read"), b"\x0023456");
 }

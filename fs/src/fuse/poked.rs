@@ -101,6 +101,16 @@ macro_rules! keep_from_poker {
     )*};
 }
 
+/// What the kernel does by itself once it knows that nobody else does: it knows the size of a file, of which
+/// all is data, and reads and writes what is to be copied.
+macro_rules! leave_to_kernel {
+    ($($name:ident($($kind:ty),*; $reply:ty);)*) => {$(
+        fn $name(&self, _: &Request, $(_: $kind,)* reply: $reply) {
+            reply.error(Errno::ENOSYS);
+        }
+    )*};
+}
+
 /// What happens to an open file: nothing, if it is the poker's.
 macro_rules! pass_unless_pokers {
     ($($name:ident($($before:ident: $kind:ty),*; $($after:ident: $other:ty),*);)*) => {$(
@@ -316,10 +326,12 @@ impl fuser::Filesystem for Poked {
             out_size: u32; ReplyIoctl) EIO;
         poll(ino: INodeNo, handle: FileHandle, notifier: PollNotifier, events: PollEvents,
             flags: PollFlags; ReplyPoll) EIO;
-        lseek(ino: INodeNo, handle: FileHandle, offset: i64, whence: i32; ReplyLseek) EIO;
-        copy_file_range(ino: INodeNo, handle: FileHandle, offset: u64, out: INodeNo,
-            out_handle: FileHandle, out_offset: u64, length: u64, flags: CopyFileRangeFlags;
-            ReplyWrite) EIO;
+    }
+
+    leave_to_kernel! {
+        lseek(INodeNo, FileHandle, i64, i32; ReplyLseek);
+        copy_file_range(INodeNo, FileHandle, u64, INodeNo, FileHandle, u64, u64,
+            CopyFileRangeFlags; ReplyWrite);
     }
 
     pass_unless_pokers! {

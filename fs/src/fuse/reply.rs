@@ -10,13 +10,14 @@ use bytes::Bytes;
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, PollEvents,
     PollNotifier, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr,
+    ReplyEmpty, ReplyEntry, ReplyLock, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
 use crate::filesystem::{Answer, Filesystem, Found};
 use crate::found::Shown;
 use crate::listing::{DirectoryHandle, Listing};
 use crate::locks::Kind;
+use crate::notices::Notice;
 use crate::ops::{DirectoryEntry, InTheWay, Opened, Pages, Statistics};
 use crate::path::NAME_BYTES_MAX;
 use crate::watching::{Readiness, Wake};
@@ -138,6 +139,25 @@ pub(super) fn create(own: &Filesystem, reply: ReplyCreate, answer: Answer<(Found
             let ttl = found.entry_ttl.min(found.attr_ttl).max(WHILE_OPENED);
             let handle = FileHandle(opened.handle);
             reply.created(&ttl, &found.attr, GENERATION, handle, open_flags(opened, pages));
+        }
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// The kernel may ask for set-id bits to be cleared, but goes on showing the mode that it has.
+pub(super) fn written(
+    own: &Filesystem,
+    reply: ReplyWrite,
+    answer: Answer<u32>,
+    ino: INodeNo,
+    clears_set_ids: bool,
+) {
+    match answer {
+        Ok(count) => {
+            reply.written(count);
+            if clears_set_ids {
+                own.notices.send(Notice::Attributes(ino.0));
+            }
         }
         Err(errno) => reply.error(errno),
     }

@@ -28,7 +28,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// EISDIR; EROFS for writing where nothing can be written; ENOSPC and EROFS early, where a commit
-    /// is known to fail.
+    /// is known to fail; ETXTBSY for a program that is to be emptied by who only reads it.
     pub async fn open(&self, caller: Caller, ino: u64, flags: i32) -> Answer<Opened> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
         if !writes(flags) {
@@ -39,6 +39,11 @@ impl Filesystem {
             Place::PastFile { .. } | Place::Hidden(_) => return Err(Errno::EROFS),
             Place::File { .. } | Place::Detached { .. } => self.check_writable()?,
         }
+        // The kernel refuses to open a program that runs for writing. But with O_TRUNC alone it asks for that
+        // only after the answer, when content and pages would be gone already.
+        if flags & libc::O_ACCMODE == libc::O_RDONLY && self.may_run(&node).await? {
+            return Err(Errno::ETXTBSY);
+        }
         // Counted first, so that the node stays while its content is fetched.
         let opened = self.opened(Arc::clone(&node), caller, flags);
         if flags & libc::O_TRUNC != 0
@@ -48,6 +53,16 @@ impl Filesystem {
             return Err(errno);
         }
         Ok(opened)
+    }
+
+    /// Whether anybody may execute a file.
+    async fn may_run(&self, node: &Node) -> Answer<bool> {
+        let staged = node.file.lock().staged.as_ref().map(|staged| staged.attributes.mode);
+        let mode = match staged {
+            Some(mode) => mode,
+            None => self.stored_of(node).await?.attributes.mode,
+        };
+        Ok(mode & 0o111 != 0)
     }
 
     /// Refuses what is known to be refused at the commit, while a shell still listens.

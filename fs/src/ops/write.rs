@@ -158,42 +158,6 @@ impl Filesystem {
         self.stage_on(&mut state, stored, false)?;
         resize(&mut state).ok_or(Errno::EIO)?
     }
-
-    /// Room for a file that is open: grows it (or not, with FALLOC_FL_KEEP_SIZE, which reserves
-    /// nothing here because nothing needs it).
-    ///
-    /// # Errors
-    /// EOPNOTSUPP for every other mode; else as [`Self::write`].
-    pub async fn fallocate(
-        &self,
-        ino: u64,
-        handle: u64,
-        offset: u64,
-        length: u64,
-        mode: i32,
-    ) -> Answer<()> {
-        let handle = self.handles.files.get(handle).ok_or(Errno::EBADF)?;
-        if !handle.may_write() || handle.node.ino != ino {
-            return Err(Errno::EBADF);
-        }
-        handle.reopen();
-        let end = offset.checked_add(length).ok_or(Errno::EFBIG)?;
-        if end > self.keys.capabilities().value_bytes_max as u64 {
-            return Err(Errno::EFBIG);
-        }
-        if mode == libc::FALLOC_FL_KEEP_SIZE {
-            return Ok(());
-        }
-        if mode != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        let staged = handle.node.file.lock().staged.as_ref().map(|own| own.bytes.len() as u64);
-        let size = match staged {
-            Some(size) => size,
-            None => self.stored_of(&handle.node).await?.kv.value_bytes,
-        };
-        if end > size { self.resize_staged(&handle.node, end).await.map(drop) } else { Ok(()) }
-    }
 }
 
 /// New content from a user without privilege must not run with the rights of the old one's owner.
