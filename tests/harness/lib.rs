@@ -17,7 +17,7 @@
 //! - [`replay`]: the history of a store, and whether what clients were told agrees with it;
 //! - [`shell`]: shell lines with a deadline, whose outcome must be looked at;
 //! - [`tree`]: a real tree of this machine, and listings that compare;
-//! - [`tools`]: programs the tests need, and the Debian package each comes from;
+//! - [`tools`]: programs the tests need, and the Debian package or crate each comes from;
 //! - [`wait`]: waiting for a state;
 //! - [`dice`]: random choices from a printed seed.
 

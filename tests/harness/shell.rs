@@ -231,6 +231,15 @@ impl Finished {
         said
     }
 
+    /// Its output, whether it succeeded or failed; it must have ended by itself.
+    ///
+    /// # Panics
+    /// If it was killed.
+    pub fn said(self) -> String {
+        assert_eq!(self.status.signal(), None, "was killed: {}", self.describe());
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
     /// The exit code; `None` if a signal ended it.
     pub fn code(self) -> Option<i32> {
         self.status.code()

@@ -1,8 +1,11 @@
-//! Programs that the tests need besides Rust, and the Debian package that each comes from.
+//! Programs that the tests need besides Rust: the Debian package that each comes from, or the crate.
 //!
 //! A missing tool fails the test and says what to install; it never skips it.
 
 use std::path::PathBuf;
+use std::process::Command;
+
+use crate::program::workspace;
 
 /// (program, Debian package). `.ci/run` installs the packages of this list.
 pub const PACKAGES: &[(&str, &str)] = &[
@@ -38,6 +41,34 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("watchmedo", "python3-watchdog"),
 ];
 
+/// (program and crate, version). `.ci/run` installs them below the target directory.
+pub const CRATES: &[(&str, &str)] = &[("fsx", "0.3.2"), ("pjdfstest", "0.2.2")];
+
+/// The program of a crate, in the version of the list.
+///
+/// # Panics
+/// If it is not installed, or another version is, with the command that installs it.
+#[must_use]
+pub fn installed(program: &str) -> PathBuf {
+    let (_, version) = CRATES
+        .iter()
+        .find(|(name, _)| *name == program)
+        .unwrap_or_else(|| panic!("{program} is not in the list of tests/harness/tools.rs"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let root = workspace().join(target).join("tools");
+    let file = root.join("bin").join(program);
+    let told = Command::new(&file).arg("--version").output();
+    let told = told.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    assert!(
+        told.as_ref().is_ok_and(|told| *told == format!("{program} {version}")),
+        "this test needs {program} {version} in {}, not {told:?}: cargo install --locked \
+         --root {} {program}@{version}",
+        file.display(),
+        root.display()
+    );
+    file
+}
+
 /// Makes sure that the programs are installed.
 ///
 /// # Panics
@@ -71,12 +102,18 @@ pub fn need_root(why: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{find, need};
+    use super::{find, installed, need};
 
     #[test]
     fn a_tool_that_is_there_is_found() {
         need(&["bash", "sed"]);
         assert_eq!(find("no-such-program-anywhere"), None);
+    }
+
+    #[test]
+    #[should_panic(expected = "not in the list")]
+    fn a_crate_without_a_version_is_refused() {
+        drop(installed("no-such-crate-anywhere"));
     }
 
     #[test]

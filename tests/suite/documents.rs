@@ -81,6 +81,7 @@ fn existing_tests() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for folder in [
         "tests/suite",
+        "tests/posixsuite",
         "fs/src",
         "fs/tests",
         "store/src",
