@@ -3,5 +3,6 @@
 //!
 //! Both are programs from crates.io, of fixed versions; `.ci/run` installs them.
 
+mod beside_tmpfs;
 mod fsx;
 mod pjdfstest;
