@@ -22,6 +22,7 @@ use crate::commit::Writing;
 use crate::errno::errno;
 use crate::events::Events;
 use crate::handle::HandleTable;
+use crate::linear::{Consistency, Unconfirmed};
 use crate::locks::Locks;
 use crate::mount_lease::MountLease;
 use crate::node::{Node, Tree};
@@ -61,6 +62,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// No program is run from the mount.
     pub no_exec: bool,
+    /// How new what is shown is.
+    pub consistency: Consistency,
     /// How long the kernel keeps names and attributes that it will be told of changes of.
     pub cache: Duration,
     /// Deadline of every wait for the key space.
@@ -93,6 +96,7 @@ impl Default for MountOptions {
             is_remote: false,
             allow_other: false,
             no_exec: false,
+            consistency: Consistency::Watch,
             cache: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
             time_zone: jiff::tz::TimeZone::system(),
@@ -164,6 +168,8 @@ pub struct Filesystem {
     /// Random; tells this mount's own changes from others'.
     pub(crate) mount_id: u64,
     sequence: AtomicU64,
+    /// Of a mount that shows nothing old: when that was not possible.
+    pub(crate) unconfirmed: Unconfirmed,
     /// The newest revision that this mount has shown: it never goes back behind it.
     pub(crate) floor: Arc<AtomicU64>,
     /// Those of this mount.
@@ -204,6 +210,7 @@ impl Filesystem {
             locks: Arc::default(),
             sequence: AtomicU64::new(0),
             floor: Arc::default(),
+            unconfirmed: Unconfirmed::default(),
             transactions: Transactions::new(options.staged_bytes_max),
             private: None,
             keys,
@@ -230,6 +237,9 @@ impl Filesystem {
     /// Asks the key space, with the deadline of this mount. A present state older than one already
     /// shown (from a member that lags) is asked for again a few times.
     pub(crate) async fn ask(&self, revision: Revision, reads: Vec<Read>) -> Answer<ReadAnswer> {
+        if revision == Revision::NONE {
+            self.confirm_present().await?;
+        }
         for attempt in 0..FLOOR_ATTEMPTS {
             let floor = self.floor();
             let answer = self.within(self.keys.read(revision, reads.clone())).await?;

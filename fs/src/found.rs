@@ -176,7 +176,11 @@ impl Filesystem {
 
     /// How long the kernel may keep what it will be told of changes of.
     pub(crate) fn live_ttl(&self) -> Duration {
-        if self.coherence.is_connected() { self.options.cache } else { Duration::ZERO }
+        if self.coherence.is_connected() && !self.is_linear() {
+            self.options.cache
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// What the kernel is told of what stands in `tree`; `revision` is that of the view.

@@ -20,6 +20,7 @@ pub mod history;
 pub mod inode_number;
 mod interrupt;
 mod keys_tree;
+pub mod linear;
 pub mod listing;
 pub mod locks;
 pub mod memory;

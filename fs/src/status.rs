@@ -26,6 +26,8 @@ struct Mount {
     /// The revision that a mount of the past shows; null for the present.
     revision: Option<u64>,
     read_only: bool,
+    /// How new what is shown is: `watch` or `linear`.
+    consistency: &'static str,
     /// Whether changes made elsewhere are being watched; without it nothing is cached.
     watching: bool,
     /// The revision up to which the kernel has been told of changes made elsewhere.
@@ -114,6 +116,7 @@ impl Filesystem {
                 Tree::Past(revision) => Some(revision.0),
             },
             read_only: self.options.read_only,
+            consistency: self.options.consistency.word(),
             watching: self.coherence.is_connected(),
             told: self.coherence.position().0,
             floor: self.floor().0,

@@ -6,6 +6,7 @@
 pub(crate) mod daemon;
 pub(crate) mod directory;
 pub(crate) mod ending;
+pub(crate) mod promises;
 
 use std::ffi::OsString;
 use std::path::Path;

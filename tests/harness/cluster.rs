@@ -63,7 +63,16 @@ impl Cluster {
     /// If it does not come up.
     #[must_use]
     pub fn with_mounts(members: u8) -> Self {
-        let cluster = Self::began(members, members, &[], true);
+        Self::with_mounts_that(members, &[])
+    }
+
+    /// As [`Cluster::with_mounts`], with further settings.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn with_mounts_that(members: u8, settings: &[&str]) -> Self {
+        let cluster = Self::began(members, members, settings, true);
         cluster.wait_for_leader();
         (0..members).for_each(|member| cluster.wait_mounted(member));
         cluster

@@ -5,6 +5,7 @@ mod backups;
 mod cluster;
 mod commands;
 mod commits;
+mod consistency;
 mod copies;
 mod crash;
 mod damage;

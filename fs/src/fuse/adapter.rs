@@ -15,7 +15,7 @@ const WRITE_BYTES_MAX: u32 = 1024 * 1024;
 const BACKGROUND_MAX: u16 = 64;
 
 /// What is asked of the kernel, where it has it.
-const CAPABILITIES: [InitFlags; 7] = [
+const CAPABILITIES: [InitFlags; 8] = [
     // O_TRUNC comes with OPEN, so that emptying and writing anew are one change.
     InitFlags::FUSE_ATOMIC_O_TRUNC,
     // Names come with their attributes: no LOOKUP for each.
@@ -24,6 +24,8 @@ const CAPABILITIES: [InitFlags; 7] = [
     // Else each WRITE would ask for security.capability.
     InitFlags::FUSE_HANDLE_KILLPRIV_V2,
     InitFlags::FUSE_AUTO_INVAL_DATA,
+    // Files without pages of the kernel's own (of a linear mount) can be mapped, too.
+    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
     // Locks are asked for here, not kept by this kernel for itself.
     InitFlags::FUSE_POSIX_LOCKS,
     InitFlags::FUSE_FLOCK_LOCKS,

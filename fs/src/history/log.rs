@@ -122,6 +122,7 @@ impl Filesystem {
 
     /// The listing of `@history/NAME/`. The side records of all versions come from one question.
     pub(crate) async fn list_versions(&self, key: &Bytes) -> Answer<Listing> {
+        self.confirm_present().await?;
         let versions = self.versions(key, Revision::NONE, VERSIONS_MAX).await?;
         let request = HistoryRequest {
             key: record_key(key),

@@ -88,6 +88,7 @@ impl Filesystem {
         directory: &DirectoryKey,
         below: Option<Revision>,
     ) -> Answer<Listing> {
+        self.confirm_present().await?;
         let walk = self.revisions_that_touched(directory, below).await?;
         let mut listing = Listing::default();
         for (revision, time) in walk.touched {

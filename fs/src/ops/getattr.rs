@@ -47,7 +47,14 @@ impl Filesystem {
         tree: Tree,
         directory: DirectoryKey,
     ) -> Answer<Shown> {
-        match self.stands(tree, &Subject::Directory(directory)).await?.standing {
+        let subject = Subject::Directory(directory);
+        let is_root = tree == Tree::Live && node.ino == self.nodes.root().ino;
+        let seen = if is_root && self.is_linear() {
+            self.root_stands(&subject).await?
+        } else {
+            self.stands(tree, &subject).await?
+        };
+        match seen.standing {
             Some(Standing::Directory(directory)) => {
                 Ok(self.shown_directory(tree, node, &directory))
             }

@@ -139,6 +139,7 @@ impl Filesystem {
 
     /// A name in a hidden directory.
     pub(crate) async fn lookup_hidden(&self, parent: &Hidden, name: &OsStr) -> Answer<Found> {
+        self.confirm_present().await?;
         let bytes = name.as_bytes();
         match parent {
             Hidden::Revisions(directory) | Hidden::OlderRevisions { directory, .. } => {

@@ -31,6 +31,7 @@ impl Filesystem {
     /// is known to fail; ETXTBSY for a program that is to be emptied by who only reads it.
     pub async fn open(&self, caller: Caller, ino: u64, flags: i32) -> Answer<Opened> {
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
+        self.begin_anew(&node);
         if !writes(flags) {
             return Ok(self.opened(node, caller, flags));
         }

@@ -20,7 +20,8 @@ pub enum Pages {
     Keep,
     /// It has to ask for them again.
     Drop,
-    /// Each read is asked for: the content is made for its reader and its size not known.
+    /// Each read is asked for: the content is made for its reader and its size not known, or may become
+    /// another at any moment.
     Direct,
     /// And it has neither positions nor an end.
     Stream,
@@ -32,6 +33,7 @@ impl Filesystem {
     pub fn pages_of(&self, ino: u64) -> Pages {
         let Some(node) = self.nodes.get(ino) else { return Pages::Drop };
         match node.place() {
+            Place::File { .. } | Place::Detached { .. } if self.is_linear() => Pages::Direct,
             Place::File { key } => {
                 let is_watched = self.coherence.is_connected() && self.options.root.contains(&key);
                 let is_true = is_watched && !node.file.lock().has_stale_pages;

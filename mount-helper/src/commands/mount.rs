@@ -27,6 +27,7 @@ use crate::error::{Asked as _, Failure, Kind, Result};
 use crate::log_file::LogFile;
 use crate::mount8;
 use crate::mounting::daemon::Parent;
+use crate::mounting::promises::Promises;
 use crate::mounting::{self, daemon, directory};
 use crate::output::Output;
 use crate::signals::Signals;
@@ -103,6 +104,9 @@ pub(crate) struct MountArgs {
 
     #[command(flatten)]
     look: Look,
+
+    #[command(flatten)]
+    promises: Promises,
 
     /// Options as mount(8) and fstab write them: those above by name, and ro
     #[arg(short = 'o', value_name = "OPTIONS")]
@@ -246,7 +250,7 @@ fn options(plan: &Plan<'_>, is_etcd: bool, tree: Tree) -> MountOptions {
         writes_attributes: !is_etcd || args.attributes,
         is_remote: true,
         lock_lease: Duration::from_secs(args.lock_lease),
-        ..args.look.over(mounting::options(args.allow_other))
+        ..args.promises.over(args.look.over(mounting::options(args.allow_other)))
     }
 }
 

@@ -13,9 +13,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueHint;
+use revfs_fs::filesystem::MountOptions;
 
 use crate::args::Globals;
 use crate::error::{Failure, Result};
+use crate::mounting::promises::Promises;
 use crate::mounting::{self, daemon, directory};
 use crate::output::Output;
 use crate::unmount::absolute;
@@ -70,6 +72,9 @@ pub(crate) struct UpArgs {
     #[arg(long)]
     allow_other: bool,
 
+    #[command(flatten)]
+    promises: Promises,
+
     /// The second process of --daemon.
     #[arg(long, hide = true, requires = "daemon")]
     detached: bool,
@@ -82,7 +87,7 @@ struct Plan {
     keep: Kept,
     quota_bytes: Option<u64>,
     listen: Vec<SocketAddr>,
-    allow_other: bool,
+    mount: MountOptions,
 }
 
 pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
@@ -102,10 +107,10 @@ pub(crate) fn run(args: UpArgs, globals: &Globals, output: &mut Output) -> Resul
     let log = parent.as_ref().map(|_| data.open_log()).transpose()?;
     mounting::start_log(globals, log)?;
     directory::prepare(&point, found)?;
-    let allow_other = args.allow_other;
+    let mount = args.promises.over(mounting::options(args.allow_other));
     let keep = keep::settle(args.keep, &data.path)?;
     let quota_bytes = args.quota_backend_bytes;
-    let plan = Plan { point, data, keep, quota_bytes, listen: args.listen, allow_other };
+    let plan = Plan { point, data, keep, quota_bytes, listen: args.listen, mount };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
     runtime.block_on(serving::run(&plan, parent, output))?;

@@ -202,6 +202,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "mount-allow-other",
         "Let other users into the mount, as far as modes allow; for root always true",
     ),
+    setting(
+        MOUNT,
+        "mount-consistency",
+        "HOW",
+        "watch",
+        "watch: the mount shows nothing older than it has shown; linear: each time all that was acknowledged anywhere",
+    ),
     setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
     setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),
     switch(

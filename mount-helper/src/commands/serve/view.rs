@@ -17,11 +17,13 @@ use super::layers::Values;
 use super::value::flag;
 use crate::commands::up::data_dir::DataDir;
 use crate::error::{Failure, Result};
+use crate::mounting::promises::{ConsistencyWord, word};
 use crate::mounting::{self, directory};
 use crate::unmount::absolute;
 
 /// Settings that say how it is mounted.
-const DETAILS: [&str; 3] = ["mount-prefix", "mount-read-only", "mount-allow-other"];
+const DETAILS: [&str; 4] =
+    ["mount-prefix", "mount-read-only", "mount-allow-other", "mount-consistency"];
 
 /// See the module.
 pub(super) struct ViewPlan {
@@ -48,6 +50,7 @@ impl ViewPlan {
         let options = MountOptions {
             root,
             read_only: values.parsed("mount-read-only", flag)?,
+            consistency: values.parsed("mount-consistency", word::<ConsistencyWord>)?.meaning(),
             ..mounting::options(values.parsed("mount-allow-other", flag)?)
         };
         Ok(Some(Self { point, options }))

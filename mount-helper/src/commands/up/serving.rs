@@ -90,8 +90,7 @@ async fn mounted(
     output: &mut Output,
 ) -> Result<()> {
     let point = plan.point.display();
-    let options = mounting::options(plan.allow_other);
-    let mounted = mounting::start(&plan.point, node.key_space(), options).await?;
+    let mounted = mounting::start(&plan.point, node.key_space(), plan.mount.clone()).await?;
     // If it fails the mount goes as it is dropped.
     announce(plan, server, parent, output).await?;
     tracing::info!("{point} is mounted; the data is in {}", plan.data.path.display());

@@ -1,0 +1,46 @@
+//! What a mount promises those who use it, where they may choose: by flags of `up` and `mount`, and by
+//! settings of `serve`.
+
+use clap::ValueEnum;
+use revfs_fs::filesystem::MountOptions;
+use revfs_fs::linear::Consistency;
+
+/// The options of `up` and `mount`.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What it promises")]
+pub(crate) struct Promises {
+    /// watch: nothing older than was shown before; linear: all that was acknowledged anywhere, each time asked for
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    consistency: ConsistencyWord,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum ConsistencyWord {
+    #[default]
+    Watch,
+    Linear,
+}
+
+impl ConsistencyWord {
+    pub(crate) fn meaning(self) -> Consistency {
+        match self {
+            Self::Watch => Consistency::Watch,
+            Self::Linear => Consistency::Linear,
+        }
+    }
+}
+
+impl Promises {
+    pub(crate) fn over(&self, options: MountOptions) -> MountOptions {
+        MountOptions { consistency: self.consistency.meaning(), ..options }
+    }
+}
+
+/// A word of the configuration.
+pub(crate) fn word<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+        names.join(" or ")
+    })
+}
