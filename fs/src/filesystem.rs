@@ -64,6 +64,10 @@ pub struct MountOptions {
     pub no_exec: bool,
     /// How new what is shown is.
     pub consistency: Consistency,
+    /// When what was written becomes a revision.
+    pub commit: CommitAt,
+    /// A rewrite from empty is ESTALE, too, if the file has changed since it was opened.
+    pub compare_and_swap: bool,
     /// How long the kernel keeps names and attributes that it will be told of changes of.
     pub cache: Duration,
     /// Deadline of every wait for the key space.
@@ -82,6 +86,15 @@ pub struct MountOptions {
     pub source: String,
 }
 
+/// When what was written becomes a revision, if it is not synced before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitAt {
+    #[default]
+    Close,
+    /// Each write and change of length is one.
+    Write,
+}
+
 impl Default for MountOptions {
     fn default() -> Self {
         Self {
@@ -97,6 +110,8 @@ impl Default for MountOptions {
             allow_other: false,
             no_exec: false,
             consistency: Consistency::Watch,
+            commit: CommitAt::Close,
+            compare_and_swap: false,
             cache: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
             time_zone: jiff::tz::TimeZone::system(),

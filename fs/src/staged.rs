@@ -101,6 +101,8 @@ pub struct Staged {
     /// mtime that the mount shows until the commit, if none was set by hand.
     pub modified: Time,
     pub(crate) basis: Basis,
+    /// The put that a rewrite may replace, of a mount where it does not win over others.
+    pub(crate) replaces: Option<Base>,
     /// The attributes that the store has; `None` for a file that it has not.
     pub(crate) stored: Option<Attributes>,
     /// What is known of the place of a file to be created.
@@ -112,6 +114,9 @@ pub struct Staged {
     pub(crate) written: Instant,
     pub(crate) charge: Charge,
 }
+
+/// A put: its revision, and that of the content, which stays when the file is moved. None: no file yet.
+pub(crate) type Base = (Revision, Revision);
 
 /// What the staged bytes rest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,12 +291,16 @@ impl FileState {
 
     pub(crate) fn draft(&self) -> Option<Draft> {
         let staged = self.staged.as_ref()?;
+        let basis = match (staged.basis, staged.replaces) {
+            (Basis::Rewrite, Some((modified, content))) => Basis::Change { modified, content },
+            (basis, _) => basis,
+        };
         Some(Draft {
             life: self.life,
             bytes: Arc::clone(&staged.bytes),
             attributes: staged.attributes.clone(),
             stored: staged.stored.clone(),
-            basis: staged.basis,
+            basis,
             creation: staged.creation,
             steps: staged.steps.clone(),
             generation: self.generation,
@@ -335,6 +344,7 @@ impl FileState {
                 Basis::Append { kept, modified: mod_revision, content: content_revision }
             }
         };
+        staged.replaces = staged.replaces.map(|_| (mod_revision, content_revision));
         staged.stored = Some(draft.attributes.clone());
         staged.creation.is_exclusive = false;
         staged.creation.reserved = LeaseId::default();
@@ -361,6 +371,7 @@ impl Staged {
             attributes,
             modified: now,
             basis,
+            replaces: None,
             creation: Creation::default(),
             steps: Vec::new(),
             uncertain: None,
@@ -389,6 +400,7 @@ impl Staged {
             attributes,
             modified: now,
             basis,
+            replaces: None,
             creation,
             steps: vec![Step::Create],
             uncertain: None,

@@ -5,7 +5,7 @@ use fuser::Errno;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use serde::Serialize;
 
-use crate::filesystem::{Answer, Filesystem};
+use crate::filesystem::{Answer, CommitAt, Filesystem};
 use crate::node::Tree;
 
 /// What `@status` says besides the backend's own status.
@@ -28,6 +28,10 @@ struct Mount {
     read_only: bool,
     /// How new what is shown is: `watch` or `linear`.
     consistency: &'static str,
+    /// When what is written becomes a revision: at `close`, or at each `write`.
+    commit: &'static str,
+    /// Whether a rewrite is refused of what changed since it was opened.
+    cas: bool,
     /// Whether changes made elsewhere are being watched; without it nothing is cached.
     watching: bool,
     /// The revision up to which the kernel has been told of changes made elsewhere.
@@ -117,6 +121,11 @@ impl Filesystem {
             },
             read_only: self.options.read_only,
             consistency: self.options.consistency.word(),
+            commit: match self.options.commit {
+                CommitAt::Close => "close",
+                CommitAt::Write => "write",
+            },
+            cas: self.options.compare_and_swap,
             watching: self.coherence.is_connected(),
             told: self.coherence.position().0,
             floor: self.floor().0,

@@ -4,6 +4,7 @@ mod attributes;
 mod backups;
 mod cluster;
 mod commands;
+mod commit_options;
 mod commits;
 mod consistency;
 mod copies;

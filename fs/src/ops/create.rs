@@ -112,7 +112,9 @@ impl Filesystem {
         }
         let node = self.node_of_unborn(&room.key, FileType::RegularFile);
         let mut state = node.file.lock();
-        state.stage(Staged::new_file(attributes, creation, charge, now()));
+        let staged = Staged::new_file(attributes, creation, charge, now());
+        let base = (Revision::NONE, Revision::NONE);
+        state.stage(Staged { replaces: self.replaced(base), ..staged });
         state.reservation = reservation;
         drop(state);
         unborn.insert(place, Arc::clone(&node));

@@ -12,7 +12,7 @@ use crate::filesystem::{Answer, Caller, Filesystem};
 use crate::handle::FileHandle;
 use crate::node::{Node, Place};
 use crate::ops::write::clear_set_ids;
-use crate::staged::{Basis, Staged, Step};
+use crate::staged::{Base, Basis, Staged, Step};
 use crate::txn::Private;
 
 /// An open file, as the kernel is told of it.
@@ -124,9 +124,15 @@ impl Filesystem {
         let content = stored.content();
         let attributes = stored.attributes;
         let staged = Staged::on_content(&content, attributes, Basis::Rewrite, charge, now());
-        state.stage(staged);
+        let base = (content.mod_revision, content.content_revision);
+        state.stage(Staged { replaces: self.replaced(base), ..staged });
         emptied(&mut state);
         Ok(())
+    }
+
+    /// What a rewrite of a file on this content may replace.
+    pub(crate) fn replaced(&self, base: Base) -> Option<Base> {
+        self.options.compare_and_swap.then_some(base)
     }
 
     /// A descriptor of the file goes. Commits what is staged if that was the opener's last one.

@@ -17,7 +17,7 @@ use crate::attributes::{Attributes, Record, in_force_of_directory, is_marker, re
 use crate::commit::transaction::{Site, unchanged};
 use crate::commit::{key_value, now};
 use crate::errno::errno;
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Caller, CommitAt, Filesystem};
 use crate::found::Shown;
 use crate::node::{Hidden, Node, Place, Tree};
 use crate::note::Operation;
@@ -130,7 +130,9 @@ impl Filesystem {
         node: &Arc<Node>,
         set: &SetAttr,
     ) -> Answer<()> {
-        let commits_at_once = set.handle.is_none() && node.file.lock().staged.is_none();
+        let is_step = self.options.commit == CommitAt::Write;
+        let commits_at_once =
+            is_step || (set.handle.is_none() && node.file.lock().staged.is_none());
         let mut staged = None;
         if let Some(size) = set.size {
             if let Some(handle) = set.handle {
@@ -148,7 +150,7 @@ impl Filesystem {
         }
         let Some(generation) = staged else { return Ok(()) };
         if set.size.is_some() && commits_at_once {
-            return self.commit_unopened(node, caller, generation).await;
+            return self.commit_unwaited(node, caller, generation).await;
         }
         self.commit_stranded(node, caller, generation).await
     }
@@ -163,12 +165,12 @@ impl Filesystem {
         if node.file.lock().writers > 0 {
             return Ok(());
         }
-        self.commit_unopened(node, caller, generation).await
+        self.commit_unwaited(node, caller, generation).await
     }
 
     /// Commits what a request has staged as `generation`, without waiting for the kernel: the request
     /// that waits holds the file's lock there.
-    async fn commit_unopened(
+    pub(super) async fn commit_unwaited(
         &self,
         node: &Arc<Node>,
         caller: Caller,

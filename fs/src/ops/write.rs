@@ -7,7 +7,8 @@ use fuser::Errno;
 use crate::attributes::Attributes;
 use crate::budget::{Charge, OverBudget};
 use crate::commit::now;
-use crate::filesystem::{Answer, Caller, Filesystem};
+use crate::filesystem::{Answer, Caller, CommitAt, Filesystem};
+use crate::handle::FileHandle;
 use crate::node::Node;
 use crate::staged::{Basis, FileState, Position, Staged, Step};
 use crate::stored::StoredFile;
@@ -43,20 +44,34 @@ impl Filesystem {
         }
         handle.reopen();
         let count = u32::try_from(request.data.len()).map_err(|_| Errno::EINVAL)?;
-        let node = &handle.node;
         let appends = request.flags & libc::O_APPEND != 0;
-        if let Some(written) = self.write_staged(&mut node.file.lock(), caller, &request) {
+        self.stage_write(caller, &handle.node, &request, appends).await?;
+        // Pages of a mapping wait for their fsync or close: they are no write of anybody's.
+        if !request.is_page && self.options.commit == CommitAt::Write {
+            self.commit_step(&handle, caller).await?;
+        }
+        Ok(count)
+    }
+
+    async fn stage_write(
+        &self,
+        caller: Caller,
+        node: &Arc<Node>,
+        request: &WriteRequest<'_>,
+        appends: bool,
+    ) -> Answer<()> {
+        if let Some(written) = self.write_staged(&mut node.file.lock(), caller, request) {
             // A new file is staged since it was created.
             if appends {
                 self.writing.tend(node);
             }
-            return written.map(|()| count);
+            return written;
         }
         self.check_writable()?;
         let stored = self.stored_of(node).await?;
         let start =
             if appends && !request.is_page { stored.kv.value_bytes } else { request.offset };
-        let end = start.checked_add(u64::from(count)).ok_or(Errno::EFBIG)?;
+        let end = start.checked_add(request.data.len() as u64).ok_or(Errno::EFBIG)?;
         // Before anything is staged: the close of an unchanged file commits nothing.
         if end > self.keys.capabilities().value_bytes_max as u64 {
             return Err(Errno::EFBIG);
@@ -64,12 +79,20 @@ impl Filesystem {
         let written = {
             let mut state = node.file.lock();
             self.stage_on(&mut state, stored, appends)?;
-            self.write_staged(&mut state, caller, &request).ok_or(Errno::EIO)?
+            self.write_staged(&mut state, caller, request).ok_or(Errno::EIO)?
         };
         if appends {
             self.writing.tend(node);
         }
-        written.map(|()| count)
+        written
+    }
+
+    /// One step of a program is a revision (`commit=write`).
+    async fn commit_step(&self, handle: &FileHandle, caller: Caller) -> Answer<()> {
+        let generation = handle.node.file.lock().generation;
+        let committed = self.commit_unwaited(&handle.node, caller, generation).await;
+        let refused = handle.refusal.lock().take();
+        committed.and(refused.map_or(Ok(()), Err))
     }
 
     /// Writes if something is staged (or the bytes are not wanted any more).
@@ -134,7 +157,9 @@ impl Filesystem {
         let charge = Charge::new(&self.writing.budget, content.bytes.len());
         let charge = charge.map_err(|OverBudget| Errno::ENOSPC)?;
         state.life = stored.life();
-        state.stage(Staged::on_content(&content, stored.attributes, basis, charge, now()));
+        let staged = Staged::on_content(&content, stored.attributes, basis, charge, now());
+        let base = (content.mod_revision, content.content_revision);
+        state.stage(Staged { replaces: self.replaced(base), ..staged });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! settings of `serve`.
 
 use clap::ValueEnum;
-use revfs_fs::filesystem::MountOptions;
+use revfs_fs::filesystem::{CommitAt, MountOptions};
 use revfs_fs::linear::Consistency;
 
 /// The options of `up` and `mount`.
@@ -12,6 +12,14 @@ pub(crate) struct Promises {
     /// watch: nothing older than was shown before; linear: all that was acknowledged anywhere, each time asked for
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     consistency: ConsistencyWord,
+
+    /// close: a file is a revision when its writer closes or syncs it; write: each write is one
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    commit: CommitWord,
+
+    /// Refuse (ESTALE) to rewrite a file from empty that has changed elsewhere since it was opened
+    #[arg(long)]
+    cas: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -19,6 +27,22 @@ pub(crate) enum ConsistencyWord {
     #[default]
     Watch,
     Linear,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum CommitWord {
+    #[default]
+    Close,
+    Write,
+}
+
+impl CommitWord {
+    pub(crate) fn meaning(self) -> CommitAt {
+        match self {
+            Self::Close => CommitAt::Close,
+            Self::Write => CommitAt::Write,
+        }
+    }
 }
 
 impl ConsistencyWord {
@@ -32,7 +56,12 @@ impl ConsistencyWord {
 
 impl Promises {
     pub(crate) fn over(&self, options: MountOptions) -> MountOptions {
-        MountOptions { consistency: self.consistency.meaning(), ..options }
+        MountOptions {
+            consistency: self.consistency.meaning(),
+            commit: self.commit.meaning(),
+            compare_and_swap: self.cas,
+            ..options
+        }
     }
 }
 

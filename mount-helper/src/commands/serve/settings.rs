@@ -209,6 +209,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "watch",
         "watch: the mount shows nothing older than it has shown; linear: each time all that was acknowledged anywhere",
     ),
+    setting(
+        MOUNT,
+        "mount-commit",
+        "WHEN",
+        "close",
+        "close: a file is a revision when its writer closes or syncs it; write: each write is one",
+    ),
+    switch(
+        MOUNT,
+        "mount-cas",
+        "Refuse (ESTALE) to rewrite a file from empty that has changed elsewhere since it was opened",
+    ),
     setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
     setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),
     switch(

@@ -17,13 +17,19 @@ use super::layers::Values;
 use super::value::flag;
 use crate::commands::up::data_dir::DataDir;
 use crate::error::{Failure, Result};
-use crate::mounting::promises::{ConsistencyWord, word};
+use crate::mounting::promises::{CommitWord, ConsistencyWord, word};
 use crate::mounting::{self, directory};
 use crate::unmount::absolute;
 
 /// Settings that say how it is mounted.
-const DETAILS: [&str; 4] =
-    ["mount-prefix", "mount-read-only", "mount-allow-other", "mount-consistency"];
+const DETAILS: [&str; 6] = [
+    "mount-prefix",
+    "mount-read-only",
+    "mount-allow-other",
+    "mount-consistency",
+    "mount-commit",
+    "mount-cas",
+];
 
 /// See the module.
 pub(super) struct ViewPlan {
@@ -51,6 +57,8 @@ impl ViewPlan {
             root,
             read_only: values.parsed("mount-read-only", flag)?,
             consistency: values.parsed("mount-consistency", word::<ConsistencyWord>)?.meaning(),
+            commit: values.parsed("mount-commit", word::<CommitWord>)?.meaning(),
+            compare_and_swap: values.parsed("mount-cas", flag)?,
             ..mounting::options(values.parsed("mount-allow-other", flag)?)
         };
         Ok(Some(Self { point, options }))
