@@ -3,17 +3,19 @@
 //! A `Local` asks on behalf of somebody. What is read is authorised by the view that answers it, what is
 //! proposed by apply.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use revfs_api::backup::Backup;
 use revfs_api::keyspace::{
     Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
     KvHash, LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time,
     Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
+use revfs_api::operations::Operations;
 use revfs_api::reservations::Reservations;
 use revfs_store::types as store;
 use revfs_store::{
@@ -54,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) members: Arc<Reconciler>,
     pub(crate) integrity: Arc<Integrity>,
     pub(crate) reservations: Arc<Reservations>,
+    /// What the mounts in this process count.
+    pub(crate) mounted: Mutex<Vec<Weak<Operations>>>,
     pub(crate) identity: Identity,
     pub(crate) endpoint: String,
     pub(crate) stop: watch::Receiver<bool>,
@@ -256,6 +260,12 @@ impl KeySpace for Local {
     fn reservations(&self) -> Option<Arc<Reservations>> {
         // Mounts of other members would not see them.
         self.node.proposer.raft.is_alone().then(|| Arc::clone(&self.node.reservations))
+    }
+
+    fn show_operations(&self, operations: &Arc<Operations>) {
+        let mut mounted = self.node.mounted.lock();
+        mounted.retain(|own| own.strong_count() > 0);
+        mounted.push(Arc::downgrade(operations));
     }
 
     async fn confirm(&self) -> Result<()> {

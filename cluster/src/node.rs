@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use revfs_api::KeySpace;
 use revfs_api::client::Settings;
 use revfs_store::{LogBarrier, Store};
@@ -156,6 +157,7 @@ impl Node {
             members,
             integrity,
             reservations: Arc::default(),
+            mounted: Mutex::default(),
             identity,
             endpoint,
             stop: stopped,

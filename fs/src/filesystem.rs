@@ -14,6 +14,7 @@ use fuser::{Errno, FileAttr};
 use parking_lot::Mutex;
 use revfs_api::KeySpace;
 use revfs_api::keyspace::{Read, ReadAnswer, Revision};
+use revfs_api::operations::{OperationKind, Operations};
 use revfs_api::reservations::Reservations;
 
 use crate::attributes::Defaults;
@@ -25,7 +26,7 @@ use crate::handle::HandleTable;
 use crate::linear::{Consistency, Unconfirmed};
 use crate::locks::Locks;
 use crate::mount_lease::MountLease;
-use crate::node::{Node, Tree};
+use crate::node::{Hidden, Node, Place, Tree};
 use crate::node_table::NodeTable;
 use crate::notices::Notices;
 use crate::path::DirectoryKey;
@@ -36,6 +37,9 @@ pub type Answer<T> = Result<T, Errno>;
 
 /// How often a state older than one already shown is asked for again.
 const FLOOR_ATTEMPTS: u32 = 5;
+
+/// A read that takes longer may be one that waits for a change.
+const READ_MAX: Duration = Duration::from_millis(1);
 
 /// Settings of one mount.
 #[derive(Clone, Debug)]
@@ -183,6 +187,8 @@ pub struct Filesystem {
     /// Random; tells this mount's own changes from others'.
     pub(crate) mount_id: u64,
     sequence: AtomicU64,
+    /// What was asked of this mount, its transactions included.
+    pub(crate) operations: Arc<Operations>,
     /// Of a mount that shows nothing old: when that was not possible.
     pub(crate) unconfirmed: Unconfirmed,
     /// The newest revision that this mount has shown: it never goes back behind it.
@@ -224,6 +230,7 @@ impl Filesystem {
             own_reservations: Arc::default(),
             locks: Arc::default(),
             sequence: AtomicU64::new(0),
+            operations: Arc::default(),
             floor: Arc::default(),
             unconfirmed: Unconfirmed::default(),
             transactions: Transactions::new(options.staged_bytes_max),
@@ -233,6 +240,18 @@ impl Filesystem {
             notices,
             mount_id,
         }
+    }
+
+    /// Takes note of what was asked about a node.
+    pub(crate) fn count(&self, operation: OperationKind, ino: u64, took: Duration, is_error: bool) {
+        let waited = operation == OperationKind::Read && took > READ_MAX && self.is_watch(ino);
+        let operation = if waited { OperationKind::Watch } else { operation };
+        self.operations.record(operation, took, is_error);
+    }
+
+    fn is_watch(&self, ino: u64) -> bool {
+        let place = self.nodes.get(ino).map(|node| node.place());
+        matches!(place, Some(Place::Hidden(Hidden::Watch { .. })))
     }
 
     pub(crate) fn next_sequence(&self) -> u64 {

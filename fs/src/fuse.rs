@@ -23,7 +23,7 @@ use fuser::{
 pub use self::adapter::Adapter;
 pub use self::poked::Poked;
 use self::request::{asked_time, caller, lock_request};
-use crate::ops::{AllocateRequest, SetAttr, WriteRequest};
+use crate::ops::{AllocateRequest, OperationKind as Op, SetAttr, WriteRequest};
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -33,7 +33,7 @@ impl fuser::Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.to_owned();
-        self.at(parent).serve(
+        self.at(Op::Lookup, parent).serve(
             |own| async move { own.lookup_or_absent(parent.0, &name).await },
             |own, answer| reply::entry_or_absent(own, reply, answer),
         );
@@ -44,7 +44,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.at(ino).serve(
+        self.at(Op::Stat, ino).serve(
             |own| async move { own.getattr(ino.0).await },
             |_, answer| reply::attr(reply, answer),
         );
@@ -72,14 +72,14 @@ impl fuser::Filesystem for Adapter {
         let handle = handle.map(|handle| handle.0);
         let (atime, mtime) = (atime.map(asked_time), mtime.map(asked_time));
         let set = SetAttr { mode, uid, gid, size, atime, mtime, handle };
-        self.at(ino).serve(
+        self.at(Op::Attributes, ino).serve(
             move |own| async move { own.setattr(caller, ino.0, set).await },
             |_, answer| reply::attr(reply, answer),
         );
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
-        self.at(ino).serve(
+        self.at(Op::Read, ino).serve(
             |own| async move { own.readlink(ino.0).await },
             |_, answer| reply::data(reply, answer),
         );
@@ -96,7 +96,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Create, parent).serve(
             move |own| async move { own.mknod(caller, parent.0, &name, (mode, rdev)).await },
             |own, answer| reply::entry(own, reply, answer),
         );
@@ -112,7 +112,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Create, parent).serve(
             move |own| async move { own.mkdir(caller, parent.0, &name, mode).await },
             |own, answer| reply::entry(own, reply, answer),
         );
@@ -127,7 +127,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (caller, name, target) = (caller(request), name.to_owned(), target.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Create, parent).serve(
             move |own| async move {
                 own.symlink(caller, parent.0, &name, target.as_os_str()).await
             },
@@ -157,7 +157,7 @@ impl fuser::Filesystem for Adapter {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Remove, parent).serve(
             move |own| async move { own.unlink(caller, parent.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -165,7 +165,7 @@ impl fuser::Filesystem for Adapter {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Remove, parent).serve(
             move |own| async move { own.rmdir(caller, parent.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -182,7 +182,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, name, new_name) = (caller(request), name.to_owned(), new_name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Rename, parent).serve(
             move |own| async move {
                 let (from, to) =
                     ((parent.0, name.as_os_str()), (new_parent.0, new_name.as_os_str()));
@@ -194,7 +194,7 @@ impl fuser::Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let caller = caller(request);
-        self.at(ino).serve(
+        self.at(Op::Open, ino).serve(
             move |own| async move {
                 let opened = match own.open_made_up(caller, ino.0, flags.0).await? {
                     Some(opened) => opened,
@@ -217,7 +217,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(parent).serve(
+        self.at(Op::Create, parent).serve(
             move |own| async move {
                 let (found, opened) = own.create(caller, parent.0, &name, mode, flags).await?;
                 let pages = own.pages_of(found.node.ino);
@@ -239,7 +239,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let (thread, waits) = (request.pid(), flags.0 & libc::O_NONBLOCK == 0);
-        self.at(ino).serve(
+        self.at(Op::Read, ino).serve(
             move |own| async move { own.read_as(thread, handle.0, offset, size, waits).await },
             |_, answer| reply::data(reply, answer),
         );
@@ -257,7 +257,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let wake =
             flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY).then(|| reply::wake(notifier));
-        self.at(ino).serve(
+        self.uncounted(ino).serve(
             move |own| async move { own.poll(handle.0, wake).await },
             |_, answer| reply::poll(reply, answer),
         );
@@ -279,7 +279,7 @@ impl fuser::Filesystem for Adapter {
         let data = Bytes::copy_from_slice(data);
         let is_page = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let clears_set_ids = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        self.at(ino).serve(
+        self.at(Op::Write, ino).serve(
             move |own| async move {
                 let (handle, flags) = (handle.0, flags.0);
                 let request = WriteRequest { handle, offset, data: &data, flags, is_page };
@@ -298,7 +298,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
-        self.at(ino).serve(
+        self.at(Op::Close, ino).serve(
             move |own| own.flush_and_let_go(caller, ino.0, handle.0, owner.0),
             |_, answer| reply::empty(reply, answer),
         );
@@ -315,7 +315,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (caller, owner) = (caller(request), owner.map(|owner| owner.0));
-        self.at(ino).serve(
+        self.at(Op::Close, ino).serve(
             move |own| own.release_and_let_go(caller, ino.0, handle.0, owner),
             |_, answer| reply::empty(reply, answer),
         );
@@ -334,7 +334,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyLock,
     ) {
         match lock_request(handle, owner, (start, end), kind, pid, false) {
-            Ok(asked) => self.at(ino).serve(
+            Ok(asked) => self.at(Op::Lock, ino).serve(
                 move |own| async move { own.get_lock(asked).await },
                 |_, answer| reply::in_the_way(reply, answer),
             ),
@@ -357,7 +357,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let caller = caller(request);
         match lock_request(handle, owner, (start, end), kind, pid, waits) {
-            Ok(asked) => self.at(ino).serve(
+            Ok(asked) => self.at(Op::Lock, ino).serve(
                 move |own| own.set_lock(caller, asked),
                 |_, answer| reply::empty(reply, answer),
             ),
@@ -367,7 +367,7 @@ impl fuser::Filesystem for Adapter {
 
     fn fsync(&self, request: &Request, n: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
         let caller = caller(request);
-        self.at(n).serve(
+        self.at(Op::Sync, n).serve(
             move |own| async move { own.fsync(caller, handle.0).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -385,7 +385,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let caller = caller(request);
         let asked = AllocateRequest { handle: handle.0, offset, length, mode };
-        self.at(ino).serve(
+        self.at(Op::Write, ino).serve(
             move |own| async move { own.fallocate(caller, ino.0, asked).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -406,7 +406,7 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.at(ino).serve(
+        self.at(Op::List, ino).serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
             move |own, answer| reply::directory(own, reply, offset, answer),
         );
@@ -420,7 +420,7 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.at(ino).serve(
+        self.at(Op::List, ino).serve(
             move |own| async move { own.listing_at(handle.0, offset).await },
             move |own, answer| reply::directory_plus(own, reply, offset, answer),
         );
@@ -443,7 +443,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
-        self.at(ino).serve(
+        self.at(Op::Stat, ino).serve(
             |own| async move { own.statfs().await },
             |_, answer| reply::statfs(reply, answer),
         );
@@ -461,7 +461,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let (caller, name) = (caller(request), name.to_owned());
         let value = Bytes::copy_from_slice(value);
-        self.at(ino).serve(
+        self.at(Op::Attributes, ino).serve(
             move |own| async move { own.setxattr(caller, ino.0, &name, &value, flags).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -469,14 +469,14 @@ impl fuser::Filesystem for Adapter {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
-        self.at(ino).serve(
+        self.at(Op::Stat, ino).serve(
             |own| async move { own.getxattr(ino.0, &name).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.at(ino).serve(
+        self.at(Op::Stat, ino).serve(
             |own| async move { own.listxattr(ino.0).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );
@@ -484,7 +484,7 @@ impl fuser::Filesystem for Adapter {
 
     fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (caller, name) = (caller(request), name.to_owned());
-        self.at(ino).serve(
+        self.at(Op::Attributes, ino).serve(
             move |own| async move { own.removexattr(caller, ino.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );

@@ -75,6 +75,7 @@ pub fn mount(
     let notices = Notices::default();
     let filesystem = Filesystem::new(keys, options, notices.clone(), u64::from_be_bytes(mount_id));
     let filesystem = Arc::new(filesystem);
+    filesystem.keys.show_operations(&filesystem.operations);
     let options = &filesystem.options;
 
     let device = attach::attach(&mount_point, options)?;

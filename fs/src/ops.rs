@@ -23,6 +23,8 @@ mod write;
 mod xattr_get;
 mod xattr_set;
 
+pub use revfs_api::operations::OperationKind;
+
 pub use fallocate::AllocateRequest;
 pub use lock::{InTheWay, LockRequest};
 pub use open::Opened;

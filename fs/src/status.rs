@@ -1,8 +1,11 @@
 //! `@status`: the state of the backend and of this mount, as one JSON object.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use fuser::Errno;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use revfs_api::operations::Figures;
 use serde::Serialize;
 
 use crate::filesystem::{Answer, CommitAt, Filesystem};
@@ -51,6 +54,10 @@ struct Mount {
     /// or had no room in the queue.
     events_raised: u64,
     events_lost: u64,
+    /// For how many seconds what follows was counted.
+    seconds: u64,
+    /// What was asked of this mount, by kind.
+    operations: BTreeMap<&'static str, Asked>,
     /// Files that processes hold locks of through this mount.
     locks: Vec<Locked>,
     /// Why every change is refused because of locks that were lost; null if none is.
@@ -60,6 +67,17 @@ struct Mount {
 }
 
 const NOT_PLAIN: &AsciiSet = &CONTROLS.add(b'%');
+
+#[derive(Debug, Serialize)]
+struct Asked {
+    count: u64,
+    /// Of these, those answered with an error.
+    errors: u64,
+    /// How long all took together.
+    microseconds: u64,
+    /// A bound in microseconds (null: none) and how many took so long, and longer than the bound before.
+    histogram: Vec<(Option<u64>, u64)>,
+}
 
 #[derive(Debug, Serialize)]
 struct Locked {
@@ -99,6 +117,15 @@ impl Filesystem {
         limits.into_iter().filter(|(holds, _)| *holds).map(|(_, words)| words).collect()
     }
 
+    fn asked(&self) -> BTreeMap<&'static str, Asked> {
+        let asked = |figures: Figures| {
+            let Figures { operation, count, errors, took, histogram } = figures;
+            let microseconds = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            (operation.name(), Asked { count, errors, microseconds, histogram })
+        };
+        self.operations.figures().into_iter().map(asked).collect()
+    }
+
     pub(crate) async fn status_text(&self) -> Answer<Bytes> {
         if let Some(private) = &self.private {
             return self.transaction_text(private);
@@ -136,6 +163,8 @@ impl Filesystem {
             events: if self.events.is_on() { "full" } else { "off" },
             events_raised,
             events_lost,
+            seconds: self.operations.since().as_secs(),
+            operations: self.asked(),
             locks: self.locks.held().into_iter().map(Locked::new).collect(),
             fenced: self.locks.fenced(),
             limits: self.limits(),

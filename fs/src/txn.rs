@@ -24,6 +24,7 @@ use bytes::Bytes;
 use fuser::Errno;
 use parking_lot::Mutex;
 use revfs_api::keyspace::{Error, Origin, Revision};
+use revfs_api::operations::OperationKind;
 
 pub(crate) use self::commit::Outcome;
 use self::commit::Style;
@@ -212,6 +213,7 @@ impl Filesystem {
         own.nodes =
             Arc::new(NodeTable::numbered(Tree::Live, root, Numbering::of_transaction(number)));
         own.writing.budget = Arc::clone(budget);
+        own.operations = Arc::clone(&self.operations);
         own.private = Some(Private {
             name,
             maker,
@@ -302,7 +304,11 @@ impl Filesystem {
         let writes_attributes = self.options.writes_attributes;
         let style = Style { defaults: &defaults, writes_attributes };
         let failed = |error: Error| (errno(&error), error.to_string());
-        let outcome = private.overlay.commit(origin, style).await.map_err(failed)?;
+        let began = Instant::now();
+        let committed = private.overlay.commit(origin, style).await;
+        let is_error = !matches!(committed, Ok(Outcome::Committed(_)));
+        self.operations.record(OperationKind::Commit, began.elapsed(), is_error);
+        let outcome = committed.map_err(failed)?;
         if let Outcome::Committed(revision) = outcome {
             private.floor.fetch_max(revision.0, Ordering::AcqRel);
             // What is read in the mount from now on is what was committed.

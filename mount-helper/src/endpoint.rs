@@ -115,7 +115,7 @@ impl Probed {
         if let Some(status) = self.0.get(&mount.point) {
             return Ok(status.clone());
         }
-        let status = status_of(mount)?;
+        let status: MountStatus = status_of(mount)?;
         self.0.insert(mount.point.clone(), status.clone());
         Ok(status)
     }
@@ -182,10 +182,11 @@ fn endpoint_in(mount: &Mount, status: MountStatus) -> Result<String> {
     Err(Failure::new(Kind::Unreachable, message).hint("name a node with --endpoint"))
 }
 
-fn status_of(mount: &Mount) -> Result<MountStatus> {
+/// What `@status` of a mount says.
+pub(crate) fn status_of<Status: serde::de::DeserializeOwned>(mount: &Mount) -> Result<Status> {
     let point = mount.point.display();
     let unreachable = |message: String| Failure::new(Kind::Unreachable, message);
-    match mounts::probe(&mount.point) {
+    match mounts::probe_for(&mount.point) {
         Probe::Live(status) => Ok(status),
         Probe::Dead => Err(unreachable(format!("the process behind the mount {point} is gone"))
             .hint(format!("start it again: revfs up {point}"))),

@@ -70,8 +70,8 @@ impl MountedTree {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) enum Probe {
-    Live(MountStatus),
+pub(crate) enum Probe<Status = MountStatus> {
+    Live(Status),
     Dead,
     Closed,
     Silent,
@@ -106,6 +106,11 @@ pub(crate) fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mou
 /// Asks the mount itself. A process that never answers must not hang this one, so another thread
 /// reads and is left behind if it gets stuck.
 pub(crate) fn probe(point: &Path) -> Probe {
+    probe_for(point)
+}
+
+/// [`probe`], for another part of what `@status` says.
+pub(crate) fn probe_for<Status: serde::de::DeserializeOwned>(point: &Path) -> Probe<Status> {
     let file = point.join("@status");
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::spawn(move || {

@@ -141,7 +141,11 @@ fn get_at(address: &str, path: &str) -> String {
 }
 
 /// One value of `/metrics` of a server at `host:port`, by its name and labels.
-pub(crate) fn metric_at(address: &str, name: &str) -> f64 {
+///
+/// # Panics
+/// If it is not there.
+#[must_use]
+pub fn metric_at(address: &str, name: &str) -> f64 {
     let text = get_at(address, "/metrics");
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let value = value.unwrap_or_else(|| panic!("{name} is missing in {text}"));

@@ -13,6 +13,7 @@ mod damage;
 mod disaster;
 mod documents;
 mod events;
+mod figures;
 mod history;
 mod importing;
 mod limits;

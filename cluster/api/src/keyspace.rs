@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::backup::Backup;
+use crate::operations::Operations;
 use crate::reservations::Reservations;
 
 mod range;
@@ -644,6 +645,10 @@ pub trait KeySpace: Send + Sync + 'static {
     fn reservations(&self) -> Option<Arc<Reservations>> {
         None
     }
+
+    /// Has what a mount counts shown, as long as that lives, where the node behind this key space shows what
+    /// it counts itself. One that is elsewhere shows nothing of it.
+    fn show_operations(&self, _: &Arc<Operations>) {}
 
     /// Waits until everything that was acknowledged anywhere before the call can be read here: what is
     /// read afterwards is linearizable. A backend whose every read is so has nothing to wait for.

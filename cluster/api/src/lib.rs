@@ -17,6 +17,7 @@ pub mod convert;
 pub mod keyspace;
 pub mod line;
 pub mod mirror;
+pub mod operations;
 pub mod reservations;
 pub mod socket_path;
 pub mod status;

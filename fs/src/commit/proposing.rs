@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use revfs_api::keyspace::{Error, Origin, Txn, TxnAnswer};
+use revfs_api::operations::OperationKind;
 
 use crate::filesystem::Filesystem;
 use crate::note::{Note, Operation};
@@ -52,7 +53,8 @@ impl Filesystem {
     ) -> Result<TxnAnswer, Error> {
         let note = Note { mount_id: self.mount_id, sequence, operations, is_cut: false };
         let origin = Origin { claimed: self.writing.authors.claim(uid), note: note.encode() };
-        let deadline = tokio::time::Instant::now() + self.options.timeout;
+        let began = tokio::time::Instant::now();
+        let deadline = began + self.options.timeout;
         let answer = loop {
             let proposed = self.keys.txn(txn.clone(), origin.clone());
             match tokio::time::timeout_at(deadline, proposed).await {
@@ -68,6 +70,9 @@ impl Filesystem {
                 }
             }
         };
+        if self.private.is_none() {
+            self.operations.record(OperationKind::Commit, began.elapsed(), answer.is_err());
+        }
         self.writing.learn(&answer);
         if let Ok(answer) = &answer {
             self.raise_floor(answer.revision);

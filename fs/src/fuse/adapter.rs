@@ -1,12 +1,14 @@
 //! The adapter as an object: what it holds, and what it asks of the kernel.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use fuser::{INodeNo, InitFlags, KernelConfig};
 use tokio::runtime::Handle;
 
 use super::serve::Server;
 use crate::filesystem::{Answer, Filesystem};
+use crate::ops::OperationKind;
 
 /// The largest WRITE that is asked for: what the kernel's `max_pages` allows.
 const WRITE_BYTES_MAX: u32 = 1024 * 1024;
@@ -49,9 +51,14 @@ impl Adapter {
         self.filesystem.tree_of(ino.0)
     }
 
-    /// Where requests about a node are answered.
-    pub(super) fn at(&self, ino: INodeNo) -> At<'_> {
-        At { server: &self.server, filesystem: self.tree_of(ino) }
+    /// Where requests about a node are answered, each of them counted.
+    pub(super) fn at(&self, operation: OperationKind, ino: INodeNo) -> At<'_> {
+        At { counted: Some((operation, Instant::now())), ..self.uncounted(ino) }
+    }
+
+    /// [`Self::at`], for what no program asked.
+    pub(super) fn uncounted(&self, ino: INodeNo) -> At<'_> {
+        At { server: &self.server, filesystem: self.tree_of(ino), ino: ino.0, counted: None }
     }
 }
 
@@ -59,6 +66,9 @@ impl Adapter {
 pub(super) struct At<'a> {
     server: &'a Server,
     filesystem: Arc<Filesystem>,
+    ino: u64,
+    /// As what, and when it came.
+    counted: Option<(OperationKind, Instant)>,
 }
 
 impl At<'_> {
@@ -69,8 +79,11 @@ impl At<'_> {
     ) where
         O: Future<Output = Answer<T>> + Send + 'static,
     {
-        let filesystem = self.filesystem;
-        self.server.serve(operation(Arc::clone(&filesystem)), move |answer| {
+        let Self { server, filesystem, ino, counted } = self;
+        server.serve(operation(Arc::clone(&filesystem)), move |answer| {
+            if let Some((operation, since)) = counted {
+                filesystem.count(operation, ino, since.elapsed(), answer.is_err());
+            }
             send(&filesystem, answer);
         });
     }

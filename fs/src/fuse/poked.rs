@@ -50,13 +50,13 @@ impl Poked {
     ) {
         let name = name.to_owned();
         self.inner
-            .at(parent)
+            .uncounted(parent)
             .serve(move |own| async move { own.poke_create(parent.0, &name, kind).await }, send);
     }
 
     fn remove(&self, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let name = name.to_owned();
-        self.inner.at(parent).serve(
+        self.inner.uncounted(parent).serve(
             move |own| async move { own.poke_remove(parent.0, &name).await },
             |_, answer| reply::empty(reply, answer),
         );
@@ -144,7 +144,7 @@ impl fuser::Filesystem for Poked {
             return self.inner.lookup(request, parent, name, reply);
         }
         let name = name.to_owned();
-        self.inner.at(parent).serve(
+        self.inner.uncounted(parent).serve(
             move |own| async move { own.poke_lookup(parent.0, &name).await },
             |own, answer| entry(own, reply, answer),
         );
@@ -160,7 +160,7 @@ impl fuser::Filesystem for Poked {
         if !(self.is_poker(request) && Numbering::is_made_up(ino.0)) {
             return self.inner.getattr(request, ino, handle, reply);
         }
-        self.inner.at(ino).serve(
+        self.inner.uncounted(ino).serve(
             move |own| async move { own.poke_setattr(ino.0, None).await },
             |_, answer| reply::attr(reply, answer),
         );
@@ -190,7 +190,7 @@ impl fuser::Filesystem for Poked {
                 bkuptime, flags, reply,
             );
         }
-        self.inner.at(ino).serve(
+        self.inner.uncounted(ino).serve(
             move |own| async move { own.poke_setattr(ino.0, size).await },
             |_, answer| reply::attr(reply, answer),
         );

@@ -1,4 +1,6 @@
-//! `revfs stat`: what the store knows of a file besides its content.
+//! `revfs stat`: what the store knows of a file besides its content; of a mount, what is asked of it ([`live`]).
+
+mod live;
 
 use std::ffi::OsString;
 
@@ -14,20 +16,24 @@ use crate::args::Globals;
 use crate::endpoint;
 use crate::error::{Asked as _, Result};
 use crate::lease_id;
-use crate::moment::At;
+use crate::moment::{At, Moment};
+use crate::mounts::{self, Mount};
 use crate::output::{
     Output, author_json, author_text, insert_bytes, readable, time_exact, time_local,
 };
 use crate::scan::{self, Existing};
-use crate::target::Target;
+use crate::target::{self, Place, Target};
 
-/// Show key, revisions, version, time, author and lease of files
+/// Show key, revisions, version, time, author and lease of files, or the figures of a mount
 ///
-/// What `getfattr -n user.revfs.NAME FILE` says of each. A lease is in hexadecimal, with the seconds that are
+/// Of a mount itself, live: what is asked of it and how fast it answers, what is staged, which events were
+/// raised; each second on a terminal (Ctrl-C ends it), else once, for the time since it was mounted. Of a file,
+/// what `getfattr -n user.revfs.NAME FILE` says of each. A lease is in hexadecimal, with the seconds that are
 /// left of it and those that it was granted. Exits 1 if one is absent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs stat ~/conf/app/color
+  revfs stat ~/conf
   revfs stat /app/color --rev 41 --json")]
 pub(crate) struct StatArgs {
     /// Keys (/app/color), or paths inside a mount
@@ -40,9 +46,30 @@ pub(crate) struct StatArgs {
     /// Arguments are keys, never paths
     #[arg(short, long)]
     key: bool,
+
+    /// Show the figures of a mount once, also on a terminal
+    #[arg(long)]
+    once: bool,
+}
+
+impl StatArgs {
+    /// The mount that is asked about, and not something in it.
+    fn mount(&self) -> Option<Mount> {
+        let [argument] = self.keys.as_slice() else { return None };
+        if self.key || self.at.moment() != Moment::Now {
+            return None;
+        }
+        match target::place(argument, &mounts::ours().unwrap_or_default()) {
+            Place::Inside { mount, below } if below.as_os_str().is_empty() => Some(mount),
+            Place::Inside { .. } | Place::Key => None,
+        }
+    }
 }
 
 pub(crate) async fn run(args: StatArgs, globals: &Globals, output: &mut Output) -> Result<()> {
+    if let Some(mount) = args.mount() {
+        return live::run(&mount, args.once, output).await;
+    }
     let node = endpoint::open(globals, &args.keys, args.key).await?;
     let keys = &*node.keys;
     let asked = args.at.moment();

@@ -1,7 +1,11 @@
 //! How the node is at the moment of the question: asked of its parts, and of the kernel.
 
+use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
@@ -37,6 +41,7 @@ pub(super) fn of(node: &Local, status: &Status) -> Result<Registry> {
         registry.register(name, help, Histogram(measured));
     }
     identity(&mut registry, status);
+    mounts(&mut registry, node);
     alarms(&mut registry, node)?;
     Ok(registry)
 }
@@ -99,6 +104,26 @@ fn identity(registry: &mut Registry, status: &Status) {
         family.get_or_create(&vec![(label, value)]).set(1);
         registry.register(name, "What this member is", family);
     }
+}
+
+/// What was asked of the mounts of this process.
+fn mounts(registry: &mut Registry, node: &Local) {
+    let mounted = node.node.mounted.lock();
+    let figures: Vec<_> =
+        mounted.iter().filter_map(Weak::upgrade).flat_map(|own| own.figures()).collect();
+    drop(mounted);
+    let (counts, errors) =
+        (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
+    let seconds = Family::<Labels, Counter<f64, AtomicU64>>::default();
+    for figures in figures {
+        let labels = vec![("operation", figures.operation.name().to_owned())];
+        counts.get_or_create(&labels).inc_by(figures.count);
+        errors.get_or_create(&labels).inc_by(figures.errors);
+        seconds.get_or_create(&labels).inc_by(figures.took.as_secs_f64());
+    }
+    registry.register("revfs_mount_operations", "Asked of this node's mounts", counts);
+    registry.register("revfs_mount_operation_errors", "Of these, in vain", errors);
+    registry.register("revfs_mount_operation_seconds", "How long all took together", seconds);
 }
 
 /// As etcd: a row for each alarm that is raised.
