@@ -34,6 +34,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("sed", "sed"),
     ("setfattr", "attr"),
     ("setpriv", "util-linux"),
+    ("systemd-analyze", "systemd"),
     ("tar", "tar"),
     ("tc", "iproute2"),
     ("timeout", "coreutils"),

@@ -48,7 +48,7 @@ print(open('m').read()[:2], len(os.listdir('@history/m')))",
     );
     assert_eq!(mapped, "ba 2");
     mount.ok("mkdir d; cp -a one d/; chmod 600 d/one; mv d/one d/two; dd if=/dev/zero of=d/big bs=1M count=3 status=none");
-    assert_eq!(mount.ok("stat -c '%s %a' d/two d/big"), "2 600\n3145728 644");
+    assert_eq!(mount.ok("stat -c '%s %a' d/two d/big"), "4 600\n3145728 644");
     assert_eq!(mount.status()["mount"]["staged_files"], 0);
 }
 

@@ -37,4 +37,5 @@ mod staging;
 mod starting;
 mod transactions;
 mod two_mounts;
+mod units;
 mod watching;

@@ -1,7 +1,7 @@
 //! `revfs serve`: a node for clients of the network, with etcd's settings, and its mount where one is wanted.
 //!
 //! [`settings`] is the table of what can be said, [`layers`] finds what was said and where, [`value`] and
-//! [`plan`] what it means and whether it fits together, [`serving`] does it; [`view`] is the mount.
+//! [`plan`] what it means and whether it fits together, [`serving`] does it; [`view`] is the mount, [`unit`] tells systemd.
 
 mod arguments;
 mod encryption;
@@ -13,6 +13,7 @@ mod open_files;
 mod plan;
 mod serving;
 mod settings;
+mod unit;
 mod value;
 mod view;
 
@@ -31,8 +32,18 @@ use plan::Plan;
 pub(in crate::commands) use value::advertised_urls;
 
 pub(crate) fn run(args: ServeArgs, globals: &Globals, output: &mut Output) -> Result<()> {
+    let prints_unit = args.systemd_unit;
     let values = Values::read(args, std::env::vars_os(), &other_variables())?;
     let plan = Plan::new(&values)?;
+    if prints_unit {
+        let unit = unit::text(&values, &plan, values.config_file())?;
+        if output.json {
+            output.document(&serde_json::json!({ "unit": unit }))?;
+        } else {
+            output.bytes(unit.as_bytes())?;
+        }
+        return output.finish();
+    }
     logging::start(&plan.log, globals)?;
     open_files::raise();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

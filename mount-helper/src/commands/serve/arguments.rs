@@ -11,7 +11,11 @@ use super::settings::{CONFIG_FILE, SETTINGS, Setting};
 pub(crate) struct ServeArgs {
     pub(super) given: Vec<(&'static Setting, String)>,
     pub(super) config_file: Option<PathBuf>,
+    /// Nothing is served; the unit that would is printed.
+    pub(super) systemd_unit: bool,
 }
+
+const SYSTEMD_UNIT: &str = "systemd-unit";
 
 const ABOUT: &str = "Serve a key-value store over the network, as etcd does";
 
@@ -26,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   revfs serve --data-dir /var/lib/revfs/main
   revfs serve --listen-client-urls http://0.0.0.0:2379,unix:///run/revfs.sock
   revfs serve --join node1 --mount /srv/conf
+  revfs serve --data-dir /var/lib/revfs/main --systemd-unit > /etc/systemd/system/revfs.service
   REVFS_LOG_FORMAT=json revfs serve --config-file /etc/revfs.toml
 
 The data directory also holds revfs.sock, for its owner alone: revfs status --endpoint DIR/revfs.sock";
@@ -38,7 +43,12 @@ impl clap::Args for ServeArgs {
             .value_hint(ValueHint::FilePath)
             .value_parser(clap::value_parser!(PathBuf))
             .help("A TOML file with settings by these names");
-        let command = command.about(ABOUT).long_about(LONG_ABOUT).after_help(EXAMPLES).arg(file);
+        let unit = Arg::new(SYSTEMD_UNIT)
+            .long(SYSTEMD_UNIT)
+            .action(ArgAction::SetTrue)
+            .help("Print the unit by which systemd serves so, and serve nothing");
+        let command = command.about(ABOUT).long_about(LONG_ABOUT).after_help(EXAMPLES);
+        let command = command.arg(file).arg(unit);
         SETTINGS.iter().fold(command, |command, setting| command.arg(argument(setting)))
     }
 
@@ -77,6 +87,7 @@ impl clap::FromArgMatches for ServeArgs {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.systemd_unit = matches.get_flag(SYSTEMD_UNIT);
         self.config_file = matches.get_one(CONFIG_FILE).cloned();
         let said = |setting: &'static Setting| {
             let value: &String = matches.get_one(setting.name)?;

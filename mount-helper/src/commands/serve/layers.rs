@@ -27,7 +27,10 @@ struct Said {
 
 /// What was said of each setting, by the highest layer that says something.
 #[derive(Debug, Default)]
-pub(super) struct Values(BTreeMap<&'static str, Said>);
+pub(super) struct Values {
+    said: BTreeMap<&'static str, Said>,
+    config_file: Option<PathBuf>,
+}
 
 impl Values {
     /// Reads all layers.
@@ -43,7 +46,7 @@ impl Values {
         let file = args.config_file.or_else(|| {
             environment.get(CONFIG_FILE).filter(|path| !path.is_empty()).map(PathBuf::from)
         });
-        let mut values = Self::default();
+        let mut values = Self { config_file: file.clone(), ..Self::default() };
         // From the lowest to the highest.
         if let Some(path) = file {
             for (setting, text) in in_file(&path)? {
@@ -63,24 +66,35 @@ impl Values {
 
     fn say(&mut self, setting: &'static Setting, text: String, source: Source) {
         if !text.is_empty() {
-            self.0.insert(setting.name, Said { text, source });
+            self.said.insert(setting.name, Said { text, source });
         }
     }
 
     /// Whether any layer says something.
     pub(super) fn is_said(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.said.contains_key(name)
+    }
+
+    /// Whether it is said elsewhere than in a file.
+    pub(super) fn is_said_to_process(&self, name: &str) -> bool {
+        let source = self.said.get(name).map(|said| &said.source);
+        matches!(source, Some(Source::CommandLine | Source::Environment))
+    }
+
+    /// The file that was read.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
     }
 
     /// The value, or the default's.
     pub(super) fn text(&self, name: &str) -> &str {
         let default = || settings::find(name).expect("only settings are asked for").default;
-        self.0.get(name).map_or_else(default, |said| &said.text)
+        self.said.get(name).map_or_else(default, |said| &said.text)
     }
 
     /// How the user wrote the name of the setting.
     pub(super) fn told(&self, name: &str) -> String {
-        match self.0.get(name).map(|said| &said.source) {
+        match self.said.get(name).map(|said| &said.source) {
             Some(Source::Environment) => variable(name),
             Some(Source::File(path)) => format!("{name} in '{}'", path.display()),
             Some(Source::CommandLine) | None => format!("--{name}"),
@@ -194,7 +208,7 @@ mod tests {
         });
         let given =
             given.iter().map(|&(name, text)| (settings::find(name).unwrap(), text.to_owned()));
-        let args = ServeArgs { given: given.collect(), config_file };
+        let args = ServeArgs { given: given.collect(), config_file, systemd_unit: false };
         let environment =
             environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
         Values::read(args, environment, &BTreeSet::from(["REVFS_ENDPOINT".to_owned()]))
