@@ -88,7 +88,8 @@ struct Shown<'a> {
 /// Shows it once, or on a terminal until it is interrupted.
 pub(super) async fn run(mount: &Mount, once: bool, output: &mut Output) -> Result<()> {
     let status: Status = endpoint::status_of(mount)?;
-    let during = Duration::from_secs(status.mount.seconds);
+    // Whole seconds: the first one is not over.
+    let during = Duration::from_secs(status.mount.seconds).max(REFRESH);
     let kinds = status.mount.operations.clone();
     let mut shown = Shown { mount, status, during, kinds };
     if output.json {
