@@ -180,10 +180,18 @@ impl Locks {
         self.changed.iter().for_each(|stripe| stripe.send_modify(|()| ()));
     }
 
-    pub(crate) fn lose_guard(&self, fence: &Fence) {
-        if let Fence::Guarded(session) = fence {
-            self.lose(session.id);
+    /// Takes a guard's part from the answer to what it guarded.
+    ///
+    /// # Errors
+    /// Nothing was changed: the lease of the locks has ended.
+    pub(crate) fn check(&self, fence: &Fence, answer: &mut TxnAnswer) -> Result<(), Error> {
+        let Fence::Guarded(session) = fence else { return Ok(()) };
+        if fence.holds(answer) {
+            return Ok(());
         }
+        self.lose(session.id);
+        let reason = self.fenced().unwrap_or_else(|| "the lease of a lock has ended".to_owned());
+        Err(Error::Unavailable { reason })
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
@@ -396,7 +404,7 @@ impl Fence {
     }
 
     /// Takes the guard's part from an answer; false if the session is lost.
-    pub(crate) fn holds(&self, answer: &mut TxnAnswer) -> bool {
+    fn holds(&self, answer: &mut TxnAnswer) -> bool {
         match self {
             Self::Guarded(_) if !answer.succeeded => {
                 matches!(answer.answers.pop(), Some(OpAnswer::Range(range)) if !range.kvs.is_empty())

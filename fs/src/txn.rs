@@ -36,6 +36,7 @@ use crate::filesystem::{Answer, Caller, Filesystem, Found, MountOptions};
 use crate::found::Shown;
 use crate::inode_number::Numbering;
 use crate::listing::{Entry, Listing, What};
+use crate::locks::Locks;
 use crate::node::{Hidden, Place, Tree};
 use crate::node_table::{NodeTable, ROOT};
 use crate::notices::Notice;
@@ -88,6 +89,8 @@ pub(crate) struct Private {
     /// Of the mount: how far its kernel was told, and the newest revision that it has shown.
     coherence: Arc<Coherence>,
     floor: Arc<AtomicU64>,
+    /// Of the mount, too: who holds some commits nothing without them.
+    locks: Arc<Locks>,
 }
 
 impl Private {
@@ -223,6 +226,7 @@ impl Filesystem {
             failure: Mutex::default(),
             coherence: Arc::clone(&self.coherence),
             floor: Arc::clone(&self.floor),
+            locks: Arc::clone(&self.locks),
         });
         own
     }
@@ -305,7 +309,7 @@ impl Filesystem {
         let style = Style { defaults: &defaults, writes_attributes };
         let failed = |error: Error| (errno(&error), error.to_string());
         let began = Instant::now();
-        let committed = private.overlay.commit(origin, style).await;
+        let committed = private.overlay.commit(origin, style, &private.locks).await;
         let is_error = !matches!(committed, Ok(Outcome::Committed(_)));
         self.operations.record(OperationKind::Commit, began.elapsed(), is_error);
         let outcome = committed.map_err(failed)?;

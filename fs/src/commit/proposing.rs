@@ -34,12 +34,7 @@ impl Filesystem {
     ) -> Result<TxnAnswer, Error> {
         let fence = self.locks.fence()?;
         let mut answer = self.send(sequence, uid, operations, fence.guard(txn)).await?;
-        if !fence.holds(&mut answer) {
-            self.locks.lose_guard(&fence);
-            let reason = self.locks.fenced();
-            let reason = reason.unwrap_or_else(|| "the lease of a lock has ended".to_owned());
-            return Err(Error::Unavailable { reason });
-        }
+        self.locks.check(&fence, &mut answer)?;
         Ok(answer)
     }
 

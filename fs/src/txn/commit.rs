@@ -19,6 +19,7 @@ use crate::attributes::{
     Attributes, Defaults, Kind, RECORD_PREFIX, Record, in_force_of_directory, in_force_of_file,
     record_key,
 };
+use crate::locks::Locks;
 use crate::memory::{holds, holds_for};
 
 /// Names of a conflict that are told.
@@ -49,18 +50,28 @@ pub(super) struct Style<'a> {
 type Records = BTreeMap<Bytes, Option<Bytes>>;
 
 impl Overlay {
-    /// Makes one revision of all that was changed.
+    /// Makes one revision of all that was changed, if the mount's `locks` are still its own.
     ///
     /// # Errors
     /// Nothing happened, and it may be tried again.
-    pub(super) async fn commit(&self, origin: Origin, style: Style<'_>) -> Result<Outcome> {
+    pub(super) async fn commit(
+        &self,
+        origin: Origin,
+        style: Style<'_>,
+        locks: &Locks,
+    ) -> Result<Outcome> {
         let _writing = self.writing.lock().await;
         let compares = self.compares().await?;
         let success = self.operations(style).await?;
         let txn = Txn { compares: compares.clone(), success, failure: Vec::new() };
-        let outcome = match self.base.txn(txn, origin).await {
+        // What was done under a lock that another has by now must not happen.
+        let fence = locks.fence()?;
+        let outcome = match self.base.txn(fence.guard(txn), origin).await {
             Ok(answer) if answer.succeeded => Outcome::Committed(answer.revision),
-            Ok(_) => Outcome::Conflict(self.conflicts(&compares).await),
+            Ok(mut answer) => {
+                locks.check(&fence, &mut answer)?;
+                Outcome::Conflict(self.conflicts(&compares).await)
+            }
             Err(Error::OutcomeUnknown { reason }) => Outcome::Unknown(reason),
             Err(error) => return Err(error),
         };

@@ -211,6 +211,30 @@ async fn a_mount_that_lost_its_lease_changes_nothing_until_its_locks_are_let_go(
     again.end(1).await.unwrap();
 }
 
+/// A transaction is not a way around a lock that was lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_not_committed_under_a_lost_lock() {
+    let memory = Arc::new(Memory::new());
+    put(&memory, "/lock", "").await;
+    put(&memory, "/data", "old").await;
+    let one = watching(&memory).await;
+    let lock = one.open("lock", READ_WRITE).await.unwrap();
+    lock.set(1, Some(Kind::Exclusive), false).await.unwrap();
+    let own = one.begin("t").await.unwrap();
+    own.write("data", "ours").await.unwrap();
+    let lease = one.fs.locks.current().expect("a session").lease;
+    memory.lease_revoke(lease).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(own.commit().await, Err(Errno::EIO));
+        assert!(one.fs.locks.fenced().is_some());
+        assert_eq!(one.stored("/data").await.as_deref(), Some("old"));
+    }
+    // Nothing happened: once the lock is let go, what the transaction read and wrote decides.
+    lock.end(1).await.unwrap();
+    own.commit().await.unwrap();
+    assert_eq!(one.stored("/data").await.as_deref(), Some("ours"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_elsewhere_under_a_lost_lock_is_refused_when_the_lock_is_closed_first() {
     let memory = Arc::new(Memory::new());
