@@ -134,6 +134,20 @@ impl Running {
         }
     }
 
+    /// Kills it unless it ends within `time`, and waits until it is gone.
+    ///
+    /// `timeout -s KILL` does not wait: what it kills may still hold files and locks when the next
+    /// line begins. The line is one command with `exec` before it.
+    ///
+    /// # Panics
+    /// If it outlives its being killed.
+    pub fn kill_after(mut self, time: Duration) -> Finished {
+        if wait::ask(time, || self.child.try_wait().expect("the line is our child")).is_none() {
+            self.signal(Signal::SIGKILL);
+        }
+        self.finish(wait::LIMIT)
+    }
+
     /// What it has written so far.
     #[must_use]
     pub fn stdout(&self) -> String {

@@ -111,14 +111,24 @@ impl Peer {
         for (name, value) in &self.names {
             text = text.replace(value, &format!("${name}"));
         }
-        // Filled up with spaces where the number happens to be short.
-        text = text.replace("cluster  $CLUSTER", "cluster $CLUSTER");
-        text = text.replace("Member  $MEMBER", "Member $MEMBER");
+        text = without_fill(&text);
         for begin in OF_A_RUN {
             text = without_value(&text, begin);
         }
         text
     }
+}
+
+/// Makes each run of spaces, or of a table's dashes, one of them: how long it is depends on how many
+/// digits the numbers of a server happen to have.
+fn without_fill(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for sign in text.chars() {
+        if !(matches!(sign, ' ' | '-') && plain.ends_with(sign)) {
+            plain.push(sign);
+        }
+    }
+    plain
 }
 
 /// Leaves out what follows `begin`, up to the end of the word.
