@@ -217,12 +217,7 @@ impl Overlay {
         }
         let written: Vec<Bytes> = made.keys.iter().map(|(key, _)| key.clone()).collect();
         self.load_before(&mut loaded, &written).await?;
-        let flips: Vec<(Bytes, bool)> = made
-            .keys
-            .iter()
-            .filter(|(key, kv)| loaded.kvs.contains_key(key) != kv.is_some())
-            .map(|(key, kv)| (key.clone(), kv.is_some()))
-            .collect();
+        let flips = self.state.lock().changes.flips(&made, &loaded.base);
         let directories = self.load_directories(flips.iter().map(|(key, _)| key.clone())).await?;
         self.state.lock().changes.apply(made, &loaded.base, flips, directories)?;
         Ok(answer)

@@ -378,3 +378,18 @@ async fn a_commit_that_did_not_happen_may_be_tried_again() {
     assert_eq!(own.commit().await, Err(Errno::EIO));
     assert_eq!(status(&own).await["state"], "unknown");
 }
+
+#[tokio::test]
+async fn a_directory_that_was_moved_over_an_empty_one_leaves_nothing_when_it_goes_on() {
+    let mount = mount().await;
+    let own = mount.begin("t").await.unwrap();
+    own.mkdir("empty").await.unwrap();
+    own.rename("app", "empty").await.unwrap();
+    own.mkdir("app").await.unwrap();
+    own.rename("empty", "app").await.unwrap();
+    assert_eq!(own.ino("empty").await, Err(Errno::ENOENT));
+    assert_eq!(list(&own, "").await, ["app", "other"]);
+    assert_eq!(list(&own, "app").await, ["a", "b", "deep"]);
+    assert_eq!(own.commit().await, Ok(()));
+    assert_eq!(list(&mount, "").await, ["app", "other"]);
+}

@@ -197,6 +197,21 @@ impl Changes {
         }
     }
 
+    /// Keys that come or go by what a transaction made, and which of them come. Whatever it has looked
+    /// at itself: a directory is moved over the marker of another without a look at that.
+    pub(super) fn flips(
+        &self,
+        made: &memory::Changes,
+        base: &BTreeMap<Bytes, Option<KeyValue>>,
+    ) -> Vec<(Bytes, bool)> {
+        let lived = |key: &Bytes| match self.keys.get(key) {
+            Some(change) => change.now().is_some(),
+            None => base.get(key).is_some_and(Option::is_some),
+        };
+        let turned = made.keys.iter().filter(|(key, kv)| lived(key) != kv.is_some());
+        turned.map(|(key, kv)| (key.clone(), kv.is_some())).collect()
+    }
+
     /// The directories of these keys, and those above, of which nothing is known yet.
     pub(super) fn unknown_directories(&self, keys: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
         let mut unknown = std::collections::BTreeSet::new();

@@ -19,7 +19,7 @@ pub(super) struct Loaded {
     current: Revision,
     time: Time,
     /// Those that live.
-    pub(super) kvs: BTreeMap<Bytes, KeyValue>,
+    kvs: BTreeMap<Bytes, KeyValue>,
     /// Keys of the base that were looked at.
     pub(super) base: BTreeMap<Bytes, Option<KeyValue>>,
 }
