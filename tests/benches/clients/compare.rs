@@ -1,6 +1,6 @@
 //! Workloads on two servers in turn.
 
-use crate::load::{Load, Outcome};
+use crate::load::{KEYS, Load, Outcome};
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::table::{Line, Sample};
@@ -17,7 +17,7 @@ pub(crate) async fn compare<'w>(
         loads.push(Load::connect(server).await?);
     }
     for load in &loads {
-        load.fill().await?;
+        load.fill(0..KEYS).await?;
     }
     let mut lines = Vec::new();
     for workload in workloads {

@@ -1,5 +1,6 @@
 //! Clients that repeat one operation for a while.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,7 @@ const CONNECTIONS: usize = 4;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 const FILL_OPS: usize = 100;
+const FILL_CLIENTS: usize = 8;
 
 /// The connections to one server, or in turn to the members of one cluster.
 #[derive(Clone)]
@@ -43,13 +45,13 @@ pub(crate) fn key(number: usize) -> Bytes {
     format!("/bench/directory/key-{number:010}").into()
 }
 
-pub(crate) fn value(number: usize) -> Bytes {
+pub(crate) fn value(number: usize, bytes: usize) -> Bytes {
     let seed = number.to_string();
-    seed.bytes().cycle().take(VALUE_BYTES).collect::<Vec<u8>>().into()
+    seed.as_bytes().iter().copied().cycle().take(bytes).collect::<Vec<u8>>().into()
 }
 
 pub(crate) fn put(key: Bytes, number: usize) -> PutRequest {
-    PutRequest { key, value: value(number), ..PutRequest::default() }
+    PutRequest { key, value: value(number, VALUE_BYTES), ..PutRequest::default() }
 }
 
 pub(crate) fn put_op(request: PutRequest) -> RequestOp {
@@ -74,12 +76,23 @@ impl Load {
         KvClient::new(self.channel(client)).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    /// Puts the keys that the workloads read.
-    pub(crate) async fn fill(&self) -> Outcome<()> {
-        let mut kv = self.kv(0);
-        for from in (0..KEYS).step_by(FILL_OPS) {
-            let success = (from..from + FILL_OPS).map(|number| put_op(put(key(number), number)));
-            kv.txn(TxnRequest { success: success.collect(), ..TxnRequest::default() }).await?;
+    /// Puts the keys with these numbers, a multiple of [`FILL_OPS`] of them.
+    pub(crate) async fn fill(&self, keys: Range<usize>) -> Outcome<()> {
+        let mut clients = tokio::task::JoinSet::new();
+        for client in 0..FILL_CLIENTS {
+            let (mut kv, keys) = (self.kv(client), keys.clone());
+            clients.spawn(async move {
+                let own = keys.step_by(FILL_OPS).skip(client).step_by(FILL_CLIENTS);
+                for from in own {
+                    let puts =
+                        (from..from + FILL_OPS).map(|number| put_op(put(key(number), number)));
+                    kv.txn(TxnRequest { success: puts.collect(), ..TxnRequest::default() }).await?;
+                }
+                Outcome::Ok(())
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended??;
         }
         Ok(())
     }

@@ -10,6 +10,10 @@ pub(crate) struct Settings {
     pub(crate) rounds: usize,
     pub(crate) sample: Duration,
     pub(crate) json: bool,
+    /// Draw how figures grow into this directory, instead of a table.
+    pub(crate) sweep: Option<PathBuf>,
+    /// The most keys that a sweep goes up to.
+    pub(crate) keys_max: usize,
     wanted: Vec<String>,
 }
 
@@ -20,10 +24,17 @@ impl Settings {
             rounds: 5,
             sample: Duration::from_secs(3),
             json: false,
+            sweep: None,
+            keys_max: 1_000_000,
             wanted: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
+            if argument == "--sweep" {
+                let directory = arguments.next().ok_or("--sweep needs a directory")?;
+                settings.sweep = Some(PathBuf::from(directory));
+                continue;
+            }
             let mut number = || {
                 let value = arguments.next().ok_or(format!("{argument} needs a number"))?;
                 value.parse::<u32>().map_err(|error| format!("{argument} {value}: {error}"))
@@ -32,13 +43,18 @@ impl Settings {
                 // cargo bench says so to every benchmark.
                 "--bench" => {}
                 "--json" => settings.json = true,
-                "--quick" => (settings.rounds, settings.sample) = (2, Duration::from_millis(500)),
+                "--quick" => {
+                    (settings.rounds, settings.sample) = (2, Duration::from_millis(500));
+                    settings.keys_max = 100_000;
+                }
                 "--members" => settings.members = usize::try_from(number()?.max(1))?,
+                "--keys" => settings.keys_max = usize::try_from(number()?.max(10_000))?,
                 "--rounds" => settings.rounds = usize::try_from(number()?.max(1))?,
                 "--seconds" => settings.sample = Duration::from_secs(u64::from(number()?.max(1))),
                 name if !name.starts_with('-') => settings.wanted.push(name.to_owned()),
                 other => {
-                    let known = "--members N, --rounds N, --seconds S, --quick, --json, or names of workloads";
+                    let known = "--members N, --rounds N, --seconds S, --quick, --json, --sweep DIR, --keys N, \
+                                 or names of workloads";
                     return Err(format!("unknown argument {other}: {known}").into());
                 }
             }

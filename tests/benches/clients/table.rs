@@ -41,7 +41,7 @@ pub(crate) struct Line {
     pub(crate) rounds: Vec<[Sample; 2]>,
 }
 
-fn median(mut numbers: Vec<f64>) -> f64 {
+pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_unstable_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }

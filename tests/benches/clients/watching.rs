@@ -16,7 +16,8 @@ use tonic::Streaming;
 
 use crate::load::{Done, Load, Outcome, VALUE_BYTES};
 
-const WATCHERS: usize = 100;
+/// Streams that the watchers share; more of them watch on the same ones.
+const STREAMS_MAX: usize = 100;
 
 /// Clients that put what is watched.
 const WRITERS: usize = 16;
@@ -29,31 +30,41 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(60);
 /// A put whose way is measured comes at most so often: nothing else is under way.
 const DELAY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// A watch of [`WATCHED`] that has begun. The stream lasts as long as its sender.
+/// So many watches of [`WATCHED`] that have begun. The stream lasts as long as its sender.
 async fn begin(
     load: &Load,
     client: usize,
+    watches: usize,
 ) -> Outcome<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>)> {
-    let (requests, receiver) = mpsc::channel(1);
+    let (requests, receiver) = mpsc::channel(watches.max(1));
     let create = WatchCreateRequest {
         key: WATCHED.into(),
         range_end: "/bench/watched0".into(),
         ..WatchCreateRequest::default()
     };
     let create = watch_request::RequestUnion::CreateRequest(create);
-    requests.send(WatchRequest { request_union: Some(create) }).await?;
+    for _ in 0..watches {
+        requests.send(WatchRequest { request_union: Some(create.clone()) }).await?;
+    }
     let mut watch = WatchClient::new(load.channel(client));
     let mut stream = watch.watch(ReceiverStream::new(receiver)).await?.into_inner();
-    let first = stream.message().await?.ok_or("the watch ended at once")?;
-    if first.created { Ok((requests, stream)) } else { Err("no watch was made".into()) }
+    for _ in 0..watches {
+        let answer = stream.message().await?.ok_or("the watch ended at once")?;
+        if !answer.created {
+            return Err("no watch was made".into());
+        }
+    }
+    Ok((requests, stream))
 }
 
-/// Events that have reached 100 watchers, while 16 clients put.
-pub(crate) async fn fan_out(load: &Load, length: Duration) -> Outcome<Done> {
+/// Events that have reached so many watchers, while 16 clients put.
+pub(crate) async fn fan_out(load: &Load, count: usize, length: Duration) -> Outcome<Done> {
     let seen = Arc::new(AtomicU64::new(0));
     let mut watchers = Vec::new();
-    for client in 0..WATCHERS {
-        let (requests, mut stream) = begin(load, client).await?;
+    let streams = count.min(STREAMS_MAX);
+    for client in 0..streams {
+        let share = count / streams + usize::from(client < count % streams);
+        let (requests, mut stream) = begin(load, client, share).await?;
         let seen = Arc::clone(&seen);
         let reading: JoinHandle<Outcome<()>> = tokio::spawn(async move {
             while let Some(response) = stream.message().await? {
@@ -75,7 +86,7 @@ pub(crate) async fn fan_out(load: &Load, length: Duration) -> Outcome<Done> {
         Ok(())
     });
     let puts = puts.await?.operations;
-    let all = puts * u64::try_from(WATCHERS)?;
+    let all = puts * u64::try_from(count)?;
     let mut turns = tokio::time::interval(Duration::from_millis(1));
     while seen.load(Ordering::Relaxed) < all {
         if begun.elapsed() > length + ARRIVAL_LIMIT {
@@ -92,7 +103,7 @@ pub(crate) async fn fan_out(load: &Load, length: Duration) -> Outcome<Done> {
 
 /// From before the put to the event, one at a time.
 pub(crate) async fn delay(load: &Load, length: Duration) -> Outcome<Done> {
-    let (requests, mut stream) = begin(load, 0).await?;
+    let (requests, mut stream) = begin(load, 0, 1).await?;
     let (begun, mut delays) = (Instant::now(), Vec::new());
     let mut turns = tokio::time::interval(DELAY_INTERVAL);
     while begun.elapsed() < length {

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use revfs_api::wire::etcdserverpb::{Compare, RangeRequest, TxnRequest, compare};
+use revfs_api::wire::etcdserverpb::range_request::{SortOrder, SortTarget};
+use revfs_api::wire::etcdserverpb::{Compare, PutRequest, RangeRequest, TxnRequest, compare};
 
-use crate::load::{Done, KEYS, Load, Outcome, key, put, put_op};
+use crate::load::{Done, KEYS, Load, Outcome, VALUE_BYTES, key, put, put_op, value};
 use crate::table::Goal;
 use crate::watching;
 
@@ -25,23 +26,24 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "put, 64 clients",
         goal: Goal::Rate { at_least: 1.6 },
-        run: |load, length| Box::pin(puts(load, MANY, length)),
+        run: |load, length| Box::pin(puts(load, USUAL, length)),
     },
     Workload {
         name: "put, 1 client: latency",
         goal: Goal::Latency { at_most: 0.8 },
-        run: |load, length| Box::pin(puts(load, 1, length)),
+        run: |load, length| Box::pin(puts(load, Size { clients: 1, ..USUAL }, length)),
     },
     Workload {
         name: "get linearizable, 64 clients",
         goal: Goal::Rate { at_least: 1.7 },
-        run: |load, length| Box::pin(gets(load, length, RangeRequest::default())),
+        run: |load, length| Box::pin(gets(load, USUAL, RangeRequest::default(), length)),
     },
     Workload {
         name: "get serializable, 64 clients",
         goal: Goal::Rate { at_least: 1.7 },
         run: |load, length| {
-            Box::pin(gets(load, length, RangeRequest { serializable: true, ..Default::default() }))
+            let request = RangeRequest { serializable: true, ..Default::default() };
+            Box::pin(gets(load, USUAL, request, length))
         },
     },
     Workload {
@@ -72,7 +74,7 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "watch: events to 100 watchers",
         goal: Goal::Rate { at_least: 2.0 },
-        run: |load, length| Box::pin(watching::fan_out(load, length)),
+        run: |load, length| Box::pin(watching::fan_out(load, 100, length)),
     },
     Workload {
         name: "watch: delay of an event",
@@ -86,43 +88,62 @@ pub(crate) const OF_SEVERAL: &[Workload] = &[
     Workload {
         name: "put through all members, 64 clients",
         goal: Goal::Rate { at_least: 1.5 },
-        run: |load, length| Box::pin(puts(load, MANY, length)),
+        run: |load, length| Box::pin(puts(load, USUAL, length)),
     },
     Workload {
         name: "get linearizable through all members, 64 clients",
         goal: Goal::Rate { at_least: 1.5 },
-        run: |load, length| Box::pin(gets(load, length, RangeRequest::default())),
+        run: |load, length| Box::pin(gets(load, USUAL, RangeRequest::default(), length)),
     },
     Workload {
         name: "get serializable, 64 clients",
         goal: Goal::Rate { at_least: 1.3 },
         run: |load, length| {
-            Box::pin(gets(load, length, RangeRequest { serializable: true, ..Default::default() }))
+            let request = RangeRequest { serializable: true, ..Default::default() };
+            Box::pin(gets(load, USUAL, request, length))
         },
     },
     Workload {
         name: "put, 1 client: latency",
         goal: Goal::Latency { at_most: 1.0 },
-        run: |load, length| Box::pin(puts(load, 1, length)),
+        run: |load, length| Box::pin(puts(load, Size { clients: 1, ..USUAL }, length)),
     },
 ];
 
 /// A number that jumps about.
-fn scattered(count: usize) -> usize {
-    count.wrapping_mul(2_654_435_761) % KEYS
+fn scattered(count: usize, keys: usize) -> usize {
+    count.wrapping_mul(2_654_435_761) % keys
 }
 
-async fn puts(load: &Load, clients: usize, length: Duration) -> Outcome<Done> {
-    load.repeat(clients, length, |load, client, count| async move {
-        load.kv(client).put(put(key(scattered(count)), count)).await?;
+/// How much of everything there is.
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) clients: usize,
+    pub(crate) keys: usize,
+    pub(crate) value_bytes: usize,
+}
+
+pub(crate) const USUAL: Size = Size { clients: MANY, keys: KEYS, value_bytes: VALUE_BYTES };
+
+pub(crate) async fn puts(load: &Load, size: Size, length: Duration) -> Outcome<Done> {
+    load.repeat(size.clients, length, move |load, client, count| async move {
+        let value = value(count, size.value_bytes);
+        let request =
+            PutRequest { key: key(scattered(count, size.keys)), value, ..PutRequest::default() };
+        load.kv(client).put(request).await?;
         Ok(())
     })
     .await
 }
 
-async fn gets(load: &Load, length: Duration, template: RangeRequest) -> Outcome<Done> {
-    load.repeat(MANY, length, move |load, client, count| {
-        let request = RangeRequest { key: key(scattered(count)), ..template.clone() };
+pub(crate) async fn gets(
+    load: &Load,
+    size: Size,
+    template: RangeRequest,
+    length: Duration,
+) -> Outcome<Done> {
+    load.repeat(size.clients, length, move |load, client, count| {
+        let request = RangeRequest { key: key(scattered(count, size.keys)), ..template.clone() };
         async move {
             let answer = load.kv(client).range(request).await?.into_inner();
             if answer.kvs.len() == 1 { Ok(()) } else { Err("a key is missing".into()) }
@@ -133,15 +154,23 @@ async fn gets(load: &Load, length: Duration, template: RangeRequest) -> Outcome<
 
 /// Every key was there when the last of them had just been made, and has changed since.
 async fn gets_of_the_past(load: &Load, length: Duration) -> Outcome<Done> {
-    let last = RangeRequest { key: key(KEYS - 1), ..RangeRequest::default() };
-    let found = load.kv(0).range(last).await?.into_inner();
-    let revision = found.kvs.first().ok_or("the last key is missing")?.create_revision;
-    gets(load, length, RangeRequest { revision, ..RangeRequest::default() }).await
+    let youngest = RangeRequest {
+        key: key(0),
+        range_end: key(KEYS),
+        limit: 1,
+        sort_order: SortOrder::Descend.into(),
+        sort_target: SortTarget::Create.into(),
+        keys_only: true,
+        ..RangeRequest::default()
+    };
+    let found = load.kv(0).range(youngest).await?.into_inner();
+    let revision = found.kvs.first().ok_or("there are no keys")?.create_revision;
+    gets(load, USUAL, RangeRequest { revision, ..RangeRequest::default() }, length).await
 }
 
 async fn ranges(load: &Load, length: Duration) -> Outcome<Done> {
     load.repeat(MANY, length, |load, client, count| async move {
-        let from = scattered(count) % (KEYS - RANGE_KEYS);
+        let from = scattered(count, KEYS) % (KEYS - RANGE_KEYS);
         let range_end = key(from + RANGE_KEYS);
         let request = RangeRequest { key: key(from), range_end, ..RangeRequest::default() };
         let answer = load.kv(client).range(request).await?.into_inner();
@@ -152,7 +181,8 @@ async fn ranges(load: &Load, length: Duration) -> Outcome<Done> {
 
 async fn txns(load: &Load, length: Duration) -> Outcome<Done> {
     load.repeat(MANY, length, |load, client, count| async move {
-        let puts = (0..10).map(|nth| put_op(put(key(scattered(count) / 10 * 10 + nth), count)));
+        let puts =
+            (0..10).map(|nth| put_op(put(key(scattered(count, KEYS) / 10 * 10 + nth), count)));
         let request = TxnRequest { success: puts.collect(), ..TxnRequest::default() };
         load.kv(client).txn(request).await?;
         Ok(())
