@@ -1,71 +1,100 @@
 //! HTTP beside gRPC, on the same listeners: etcd's JSON gateway, and the paths by which other programs
 //! ask how the node is.
 //!
-//! The gateway calls the gRPC services in this process, as a client would: what they check, they check
-//! for both. Which is meant is decided by the path; no path belongs to both.
+//! What a request is decides where it goes: gRPC to the services ([`calls`]), everything else to the pages.
+//! The gateway, one of them, calls the services in this process, as a client would: what they check, they
+//! check for both.
 
 mod access;
 mod answer;
+mod calls;
 mod gateway;
 mod health;
 mod metered;
 mod metrics;
 mod required_leader;
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{self, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
 use axum::routing::get;
 use axum::{Router, middleware};
+use futures_util::TryFutureExt as _;
+use futures_util::future::{Either, MapOk};
 use tonic::Status;
-use tonic::service::Routes;
+use tonic::body::Body;
+use tower::Service;
 
 pub use self::access::{Access, Names};
+pub(crate) use self::calls::Services;
+use self::calls::{Answering, Calls};
 use self::metrics::Metrics;
 use crate::grpc::{ETCD_VERSION, Limits};
 use crate::local::Local;
 
 /// All that is served: to clients, and to those who only look how the node is.
 pub(crate) struct Sites {
-    pub(crate) clients: Routes,
-    pub(crate) lookers: Routes,
+    pub(crate) clients: Site,
+    pub(crate) lookers: Site,
 }
 
-/// The services `grpc` and all that is beside them; `node` is whose services they are, if a node's.
+/// What one listener serves.
+#[derive(Clone)]
+pub(crate) struct Site {
+    calls: Option<Calls>,
+    pages: Router,
+}
+
+impl Service<http::Request<Body>> for Site {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Either<Answering, MapOk<RouteFuture<Infallible>, fn(Response) -> Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Both are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match &mut self.calls {
+            Some(calls) if access::is_grpc(&request) => Either::Left(calls.call(request)),
+            _ => Either::Right(self.pages.call(request).map_ok(|page| page.map(Body::new))),
+        }
+    }
+}
+
+/// The services and all that is beside them; `node` is whose services they are, if a node's.
 pub(crate) fn beside(
-    grpc: Routes,
+    services: Services,
     node: Option<Arc<Local>>,
     limits: &Limits,
     access: &Access,
 ) -> Sites {
     let meters = node.as_ref().map(|node| node.node.proposer.meters.as_ref());
     let metrics = Arc::new(Metrics::new(meters));
-    let calls = Arc::clone(&metrics);
-    let mut grpc = grpc.into_axum_router();
-    if let Some(node) = &node {
-        let presence = node.node.presence.clone();
-        grpc = grpc.layer(middleware::from_fn(move |request, next| {
-            required_leader::require(presence.clone(), request, next)
-        }));
-    }
-    let grpc = grpc.layer(middleware::from_fn(move |request, next| {
-        metered::count(Arc::clone(&calls), request, next)
-    }));
-    let grpc = Routes::from(grpc).prepare();
-    let gateway = gateway::routes(&grpc, limits);
+    let presence = node.as_ref().map(|node| node.node.presence.clone());
+    let calls = Calls::new(services, Arc::clone(&metrics), presence);
+    let gateway = gateway::routes(&calls, limits);
     let mut lookers = about(node.clone());
     let (access, asked) = (Arc::new(access.clone()), node.clone());
     if let Some(node) = node {
         lookers =
             lookers.merge(health::routes(&node, &metrics)).merge(metrics::routes(node, metrics));
     }
-    let clients = grpc.into_axum_router().fallback(unknown).merge(gateway).merge(lookers.clone());
-    let clients = clients.layer(middleware::from_fn(move |request, next| {
+    let pages = gateway.merge(lookers.clone()).fallback(unknown);
+    let pages = pages.layer(middleware::from_fn(move |request, next| {
         access::control(Arc::clone(&access), asked.clone(), request, next)
     }));
-    Sites { clients: clients.into(), lookers: lookers.fallback(unknown).into() }
+    Sites {
+        // With its state given a router is ready for its requests.
+        clients: Site { calls: Some(calls), pages: pages.with_state(()) },
+        lookers: Site { calls: None, pages: lookers.fallback(unknown).with_state(()) },
+    }
 }
 
 fn about(node: Option<Arc<Local>>) -> Router {
@@ -88,9 +117,7 @@ fn version(node: Option<&Local>) -> Response {
 
 /// A path that nobody serves: a gRPC client is told in its way.
 async fn unknown(request: Request) -> Response {
-    let kind = request.headers().get(header::CONTENT_TYPE);
-    let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
+    if access::is_grpc(&request) {
         return Status::unimplemented("").into_http();
     }
     if request.uri().path().starts_with("/v3/") {

@@ -14,7 +14,6 @@ use revfs_api::wire::v3electionpb::election_server::ElectionServer;
 use revfs_api::wire::v3lockpb::lock_server::LockServer;
 use revfs_api::wire::{DESCRIPTORS, REQUEST_BYTES_MAX};
 use tokio::sync::{Semaphore, watch};
-use tonic::service::Routes;
 use tonic_health::ServingStatus;
 
 use super::auth::AuthService;
@@ -32,6 +31,7 @@ use super::members::MembersService;
 use super::revfs::RevfsService;
 use super::serve::{Listen, ServeError};
 use super::watch::WatchService;
+use crate::http::Services;
 
 /// All services of what is served.
 pub(super) async fn all(
@@ -39,13 +39,13 @@ pub(super) async fn all(
     backend: Backend,
     phases: &watch::Receiver<Phase>,
     client_urls: &Arc<OnceLock<Vec<String>>>,
-) -> Result<Routes, ServeError> {
+) -> Result<Services, ServeError> {
     let is_node = matches!(backend, Backend::Node(_));
     let member = Arc::new(Member::new(backend).await.map_err(ServeError::KeySpace)?);
     let limits = &listen.limits;
-    let routes = add_general(of_key_space(&member, limits, phases), phases);
+    let services = add_general(of_key_space(&member, limits, phases), phases);
     if !is_node {
-        return Ok(routes);
+        return Ok(services);
     }
     let message_bytes_max = limits.message_bytes_max();
     let watches = WatchService {
@@ -63,12 +63,16 @@ pub(super) async fn all(
         .max_decoding_message_size(message_bytes_max);
     let cluster = ClusterService { member, name: listen.name.clone(), client_urls };
     let cluster = ClusterServer::new(cluster).max_decoding_message_size(message_bytes_max);
-    let routes = routes.add_service(watches).add_service(auth);
-    Ok(routes.add_service(cluster).add_service(members))
+    let services = services.with(watches).with(auth);
+    Ok(services.with(cluster).with(members))
 }
 
 /// What a key space can answer.
-fn of_key_space(member: &Arc<Member>, limits: &Limits, phases: &watch::Receiver<Phase>) -> Routes {
+fn of_key_space(
+    member: &Arc<Member>,
+    limits: &Limits,
+    phases: &watch::Receiver<Phase>,
+) -> Services {
     let (member, phases) = (|| Arc::clone(member), || phases.clone());
     let message_bytes_max = limits.message_bytes_max();
     let kv = KvServer::new(KvService { member: member(), limits: limits.clone() })
@@ -84,16 +88,11 @@ fn of_key_space(member: &Arc<Member>, limits: &Limits, phases: &watch::Receiver<
     let large = Semaphore::new(LARGE_TXNS);
     let revfs = RevfsService { member: member(), phases: phases(), large };
     let revfs = RevfsServer::new(revfs).max_decoding_message_size(REQUEST_BYTES_MAX);
-    Routes::new(kv)
-        .add_service(lease)
-        .add_service(maintenance)
-        .add_service(lock)
-        .add_service(election)
-        .add_service(revfs)
+    Services::default().with(kv).with(lease).with(maintenance).with(lock).with(election).with(revfs)
 }
 
 /// What every gRPC server tells: whether it serves, and what it speaks.
-fn add_general(routes: Routes, phases: &watch::Receiver<Phase>) -> Routes {
+fn add_general(services: Services, phases: &watch::Receiver<Phase>) -> Services {
     let (mut reporter, health) = tonic_health::server::health_reporter();
     let draining = reached(phases.clone(), Phase::Draining);
     tokio::spawn(async move {
@@ -109,8 +108,8 @@ fn add_general(routes: Routes, phases: &watch::Receiver<Phase>) -> Routes {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let valid = "the descriptors were made when this was built";
-    routes
-        .add_service(health)
-        .add_service(reflection().build_v1().expect(valid))
-        .add_service(reflection().build_v1alpha().expect(valid))
+    services
+        .with(health)
+        .with(reflection().build_v1().expect(valid))
+        .with(reflection().build_v1alpha().expect(valid))
 }

@@ -17,7 +17,6 @@ use revfs_api::keyspace;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::connection::{Connection, Peer, Phase, Wire, reached, wire};
@@ -26,7 +25,7 @@ use super::listener::{self, ListenError, OpenTo, SocketFile};
 use super::member::Backend;
 use super::routes;
 use super::watch::PROGRESS_INTERVAL;
-use crate::http::{self, Access, Sites};
+use crate::http::{self, Access, Site, Sites};
 use crate::local::Local;
 use crate::tls::Tls;
 
@@ -203,14 +202,14 @@ where
         Backend::Node(node) => Some(Arc::clone(node)),
         Backend::Other(_) => None,
     };
-    let routes = routes::all(&listen, backend, &phases, &client_urls).await?;
-    let Sites { clients: routes, lookers } =
-        http::beside(routes, node.clone(), &listen.limits, &listen.access);
+    let services = routes::all(&listen, backend, &phases, &client_urls).await?;
+    let Sites { clients, lookers } =
+        http::beside(services, node.clone(), &listen.limits, &listen.access);
     let Listen {
         socket, tcp, listeners, limits, drain_timeout, name, advertise_client_urls, ..
     } = listen;
     let mut open =
-        Open { routes: routes.clone(), limits, phases, servers: JoinSet::new(), files: Vec::new() };
+        Open { site: clients.clone(), limits, phases, servers: JoinSet::new(), files: Vec::new() };
     if let Some(path) = &socket {
         open.unix(path, OpenTo::Owner, None).await?;
     }
@@ -220,8 +219,8 @@ where
     }
     let mut bound = Vec::new();
     for Listener { address, tls, shows } in listeners {
-        open.routes = match shows {
-            Shows::Everything => routes.clone(),
+        open.site = match shows {
+            Shows::Everything => clients.clone(),
             Shows::Metrics => lookers.clone(),
         };
         bound.push(match address {
@@ -251,7 +250,7 @@ where
 
 /// What is open so far: dropped before it is served, all of it closes.
 struct Open {
-    routes: Routes,
+    site: Site,
     limits: Limits,
     phases: watch::Receiver<Phase>,
     servers: JoinSet<()>,
@@ -293,8 +292,8 @@ impl Open {
     }
 
     fn serve(&mut self, incoming: impl Stream<Item = Accepted> + Send + 'static) {
-        let Self { routes, limits, phases, .. } = self;
-        let served = run(routes.clone(), limits.clone(), incoming, phases.clone());
+        let Self { site, limits, phases, .. } = self;
+        let served = run(site.clone(), limits.clone(), incoming, phases.clone());
         self.servers.spawn(served);
     }
 }
@@ -304,7 +303,7 @@ type Accepted = io::Result<(Box<dyn Wire>, Peer)>;
 
 /// Serves one listener until the drain has ended.
 async fn run(
-    routes: Routes,
+    site: Site,
     limits: Limits,
     incoming: impl Stream<Item = Accepted> + Send,
     phases: watch::Receiver<Phase>,
@@ -328,8 +327,7 @@ async fn run(
         .max_concurrent_streams(limits.concurrent_streams_max)
         .http2_keepalive_interval(limits.keep_alive_interval)
         .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, draining)
+        .serve_with_incoming_shutdown(site, connections, draining)
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "a listener has stopped");

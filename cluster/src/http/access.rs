@@ -72,9 +72,6 @@ pub(super) async fn control(
     request: Request,
     next: Next,
 ) -> Response {
-    if is_grpc(&request) {
-        return next.run(request).await;
-    }
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let host = host(&request);
     if !peer.is_encrypted && !peer.is_trusted && !access.hosts.contain(&host) {
@@ -100,7 +97,7 @@ pub(super) async fn control(
     response
 }
 
-fn is_grpc(request: &Request) -> bool {
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -12,16 +12,16 @@ mod incoming;
 mod paths;
 
 use axum::Router;
-use tonic::service::Routes;
 
 use self::call::Gateway;
+use super::calls::Calls;
 use crate::grpc::Limits;
 
 /// A byte of a value is four thirds in base64, and names and braces come to it.
 const TEXT_BYTES_PER_BYTE: usize = 2;
 
 /// The paths below `/v3/`.
-pub(super) fn routes(grpc: &Routes, limits: &Limits) -> Router {
+pub(super) fn routes(calls: &Calls, limits: &Limits) -> Router {
     let body_bytes_max = limits.message_bytes_max().saturating_mul(TEXT_BYTES_PER_BYTE);
-    paths::all(&Gateway { grpc: grpc.clone(), body_bytes_max })
+    paths::all(&Gateway { calls: calls.clone(), body_bytes_max })
 }

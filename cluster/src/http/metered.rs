@@ -6,40 +6,43 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, HttpBody};
-use axum::extract::Request;
-use axum::http::HeaderMap;
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderMap, Request, Response};
 use bytes::{Buf, Bytes};
-use http_body::Frame;
+use http_body::{Body as HttpBody, Frame};
 use prometheus_client::metrics::counter::Counter;
-use tonic::Code;
+use tonic::body::Body;
+use tonic::{Code, Status};
 
 use super::metrics::{Method, Metrics};
 
 const STATUS: &str = "grpc-status";
 
-pub(super) async fn count(metrics: Arc<Metrics>, request: Request, next: Next) -> Response {
-    let Some(method) = metrics.method(request.uri().path()).cloned() else {
-        return next.run(request).await;
-    };
+/// A call of `method` begins.
+pub(super) fn begin(
+    metrics: &Metrics,
+    method: Arc<Method>,
+    request: Request<Body>,
+) -> (Request<Body>, Call) {
     method.started.inc();
     let (bytes, messages) = (metrics.received_bytes.clone(), method.received.clone());
     let request = request
         .map(|body| Body::new(Counted { body, bytes, frames: Frames::new(messages), call: None }));
-    let sent = Frames::new(method.sent.clone());
-    let mut call = Call { method, code: None, begun: Instant::now() };
-    let response = next.run(request).await;
+    let sent_bytes = metrics.sent_bytes.clone();
+    (request, Call { method, sent_bytes, code: None, begun: Instant::now() })
+}
+
+/// It is answered; it ends with the answer's body.
+pub(super) fn end(mut call: Call, response: Response<Body>) -> Response<Body> {
     // An answer without a message has its code in the head.
     call.learn(response.headers());
-    let bytes = metrics.sent_bytes.clone();
+    let (bytes, sent) = (call.sent_bytes.clone(), Frames::new(call.method.sent.clone()));
     response.map(|body| Body::new(Counted { body, bytes, frames: sent, call: Some(call) }))
 }
 
 /// A call that has begun; dropped, it has ended.
-struct Call {
-    method: Method,
+pub(super) struct Call {
+    method: Arc<Method>,
+    sent_bytes: Counter,
     code: Option<Code>,
     begun: Instant,
 }
@@ -108,12 +111,12 @@ impl Frames {
 
 impl HttpBody for Counted {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {

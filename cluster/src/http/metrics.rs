@@ -68,7 +68,7 @@ impl Metrics {
     }
 
     /// The method that a path calls, if it is one: who calls paths that are none makes no rows here.
-    pub(super) fn method(&self, path: &str) -> Option<&Method> {
+    pub(super) fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.calls.method(path)
     }
 }

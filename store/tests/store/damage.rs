@@ -146,21 +146,22 @@ impl Judge {
 }
 
 #[test]
+#[expect(clippy::host_endian_bytes, reason = "LMDB writes numbers as the machine has them")]
 fn the_newest_transaction_under_the_number_of_an_older_one_is_left_out_whole() {
     let mut judge = Judge::new();
     let numbers = [0, 1].map(|page: usize| {
         let at = page * 4096 + TRANSACTION.start;
-        u64::from_le_bytes(judge.bytes[at..at + 8].try_into().unwrap())
+        u64::from_ne_bytes(judge.bytes[at..at + 8].try_into().unwrap())
     });
     let (older, newest) = if numbers[0] > numbers[1] { (1, 0) } else { (0, 1) };
     let mut damaged = judge.bytes.clone();
-    let lower = (numbers[older] - 1).to_le_bytes();
+    let lower = (numbers[older] - 1).to_ne_bytes();
     damaged[newest * 4096..][TRANSACTION].copy_from_slice(&lower);
     judge.judge(&damaged, usize::MAX, "the newest transaction's number lowered");
     assert_eq!(judge.right, 1);
     // And the other way round, nothing is taken from an older one that says that it is the newest.
     let mut damaged = judge.bytes.clone();
-    let higher = (numbers[newest] + 1).to_le_bytes();
+    let higher = (numbers[newest] + 1).to_ne_bytes();
     damaged[older * 4096..][TRANSACTION].copy_from_slice(&higher);
     judge.judge(&damaged, usize::MAX, "an older transaction's number raised");
     assert_eq!(judge.refused, 1);

@@ -16,11 +16,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap};
-use tonic::service::Routes;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::super::answer;
+use super::super::calls::Calls;
 use super::incoming::Incoming;
 use crate::grpc::Peer;
 
@@ -33,7 +33,7 @@ const METADATA_PREFIX: &str = "grpc-metadata-";
 /// The services, and how large a body may be.
 #[derive(Clone)]
 pub(super) struct Gateway {
-    pub(super) grpc: Routes,
+    pub(super) calls: Calls,
     pub(super) body_bytes_max: usize,
 }
 
@@ -46,9 +46,9 @@ pub(super) enum Requests {
 }
 
 impl Gateway {
-    fn client(&self) -> Grpc<Routes> {
+    fn client(&self) -> Grpc<Calls> {
         // What the services answer is theirs to bound.
-        Grpc::new(self.grpc.clone()).max_decoding_message_size(usize::MAX)
+        Grpc::new(self.calls.clone()).max_decoding_message_size(usize::MAX)
     }
 }
 

@@ -45,14 +45,13 @@ const PEER_PACKAGE: &str = "revfs.peer.v1";
 type Durations = Family<Labels, Histogram, fn() -> Histogram>;
 
 /// The calls of one method.
-#[derive(Clone)]
 pub(in crate::http) struct Method {
     pub(in crate::http) started: Counter,
     /// Messages of requests, and of answers.
     pub(in crate::http) received: Counter,
     pub(in crate::http) sent: Counter,
-    handled: Arc<[Counter]>,
-    durations: Arc<OfMethod>,
+    handled: Vec<Counter>,
+    durations: OfMethod,
 }
 
 /// How long the calls of a method took; its rows are there once it was called.
@@ -78,7 +77,7 @@ impl Method {
 }
 
 pub(super) struct Calls {
-    by_path: HashMap<String, Method>,
+    by_path: HashMap<String, Arc<Method>>,
 }
 
 impl Calls {
@@ -101,9 +100,9 @@ impl Calls {
                 started: of(&started),
                 received: of(&received),
                 sent: of(&sent),
-                durations: Arc::new(of_method),
+                durations: of_method,
             };
-            by_path.insert(path, method);
+            by_path.insert(path, Arc::new(method));
         }
         for (name, help, family) in [
             ("grpc_server_started", "Calls that have begun", started),
@@ -118,7 +117,7 @@ impl Calls {
         Self { by_path }
     }
 
-    pub(super) fn method(&self, path: &str) -> Option<&Method> {
+    pub(super) fn method(&self, path: &str) -> Option<&Arc<Method>> {
         self.by_path.get(path)
     }
 }
