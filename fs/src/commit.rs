@@ -147,10 +147,15 @@ impl Filesystem {
             Some(staged) => staged.stored.is_none() && staged.bytes.is_empty(),
             None => return Ok(()),
         };
-        let renames = self.hold_names().await?;
-        let own = node.commit.lock().await;
-        let committed = self.commit_locked(node, uid).await;
-        drop((own, renames));
+        let committed = if self.stays_here(node) {
+            Ok(())
+        } else {
+            let renames = self.hold_names().await?;
+            let own = node.commit.lock().await;
+            let committed = self.commit_locked(node, uid).await;
+            drop((own, renames));
+            committed
+        };
         self.drop_stale_pages(node).await;
         if is_new_and_empty {
             // CREATE lends the kernel the attributes for a moment, and no WRITE has ended that.
@@ -170,6 +175,9 @@ impl Filesystem {
 
     /// [`Self::commit`], by a caller that holds the node's commit lock. Does not wait for the kernel.
     pub(crate) async fn commit_locked(&self, node: &Arc<Node>, uid: u32) -> Answer<()> {
+        if self.stays_here(node) {
+            return Ok(());
+        }
         self.read_back(node).await?;
         for _ in 0..ATTEMPTS_MAX {
             let Some((key, draft)) = draft_of(node) else { return Ok(()) };
@@ -320,7 +328,9 @@ impl Filesystem {
         let now = Instant::now();
         let nodes: Vec<_> = {
             let mut tended = self.writing.tended.lock();
-            tended.retain(|_, (node, _)| node.upgrade().is_some_and(|node| needs_tending(&node)));
+            tended.retain(|_, (node, _)| {
+                node.upgrade().is_some_and(|node| needs_tending(&node) && !self.stays_here(&node))
+            });
             let due = tended.values().filter(|(_, not_before)| *not_before <= now);
             due.filter_map(|(node, _)| node.upgrade()).collect()
         };

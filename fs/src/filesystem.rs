@@ -24,6 +24,7 @@ use crate::errno::errno;
 use crate::events::Events;
 use crate::handle::HandleTable;
 use crate::linear::{Consistency, Unconfirmed};
+use crate::local_names::LocalNames;
 use crate::locks::Locks;
 use crate::mount_lease::MountLease;
 use crate::node::{Hidden, Node, Place, Tree};
@@ -72,6 +73,8 @@ pub struct MountOptions {
     pub commit: CommitAt,
     /// A rewrite from empty is ESTALE, too, if the file has changed since it was opened.
     pub compare_and_swap: bool,
+    /// Files of these names stay in this mount.
+    pub local: LocalNames,
     /// How long the kernel keeps names and attributes that it will be told of changes of.
     pub cache: Duration,
     /// Deadline of every wait for the key space.
@@ -116,6 +119,7 @@ impl Default for MountOptions {
             consistency: Consistency::Watch,
             commit: CommitAt::Close,
             compare_and_swap: false,
+            local: LocalNames::default(),
             cache: Duration::from_secs(3600),
             timeout: Duration::from_secs(10),
             time_zone: jiff::tz::TimeZone::system(),

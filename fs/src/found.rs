@@ -262,7 +262,9 @@ impl Filesystem {
         {
             (attr.perm, attr.uid, attr.gid) = (0o700, private.maker.uid, private.maker.gid);
         }
-        let unborn = self.unborn_in(&directory.directory);
+        // Files that stay here change nothing that others see.
+        let mut unborn = self.unborn_in(&directory.directory);
+        unborn.retain(|(component, _)| !self.options.local.has(component));
         if !unborn.is_empty() {
             let born = unborn.iter().filter_map(|(_, node)| {
                 node.file.lock().staged.as_ref().map(|staged| system_time(staged.modified))

@@ -22,6 +22,7 @@ mod interrupt;
 mod keys_tree;
 pub mod linear;
 pub mod listing;
+pub mod local_names;
 pub mod locks;
 pub mod memory;
 pub mod mount;

@@ -2,7 +2,7 @@
 //! [`Filesystem`](crate::filesystem::Filesystem) that takes plain arguments and answers with the truth
 //! or an errno; who sends the answer, and how, is not known here.
 
-mod create;
+pub(crate) mod create;
 mod fallocate;
 mod fsync;
 mod getattr;

@@ -45,6 +45,9 @@ struct Mount {
     /// Files with content that is not committed yet.
     staged_files: usize,
     staged_bytes: usize,
+    /// Names of files that stay in this mount, and how many there are.
+    local: String,
+    local_files: usize,
     /// Files that had to be committed at a FLUSH because /proc did not tell whether it was a close.
     blind_flushes: u64,
     /// Whether changes made elsewhere raise inotify events: `full`, or `off` where this process lacks
@@ -137,7 +140,9 @@ impl Filesystem {
             backend.data_dir.clear();
         }
         let staged = self.nodes.all();
-        let staged = staged.iter().filter(|node| node.file.lock().staged.is_some());
+        let staged = staged
+            .iter()
+            .filter(|node| node.file.lock().staged.is_some() && !self.stays_here(node));
         let (events_raised, events_lost) = self.events.counts();
         let mount = Mount {
             mount_id: format!("{:016x}", self.mount_id),
@@ -159,6 +164,8 @@ impl Filesystem {
             nodes: self.nodes.count(),
             staged_files: staged.count(),
             staged_bytes: self.writing.budget.used(),
+            local: self.options.local.to_string(),
+            local_files: self.local_files(),
             blind_flushes: self.writing.blind_flushes(),
             events: if self.events.is_on() { "full" } else { "off" },
             events_raised,

@@ -39,6 +39,7 @@ pub const PACKAGES: &[(&str, &str)] = &[
     ("tc", "iproute2"),
     ("timeout", "coreutils"),
     ("unshare", "util-linux"),
+    ("vim", "vim"),
     ("watchmedo", "python3-watchdog"),
 ];
 

@@ -21,6 +21,7 @@ mod linearizable;
 mod live_import;
 mod load;
 mod load_end;
+mod local_names;
 mod locks;
 mod member_mounts;
 mod members;

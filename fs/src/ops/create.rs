@@ -36,7 +36,7 @@ const ATTEMPTS_MAX: usize = 10;
 const SET_GROUP: u16 = 0o2000;
 
 /// A free name in a live directory, and what holds around it.
-struct Room {
+pub(crate) struct Room {
     directory: DirectoryKey,
     component: Bytes,
     key: Bytes,
@@ -71,8 +71,12 @@ impl Filesystem {
         flags: i32,
     ) -> Answer<(Found, Opened)> {
         let is_exclusive = flags & libc::O_EXCL != 0;
+        let stays_here = new_component(name).is_ok_and(|own| self.options.local.has(&own));
         // Before the look whether the name is free: who is here first is the one to find it free.
-        let here = if is_exclusive { Some(self.take_name_here(parent, name)?) } else { None };
+        let here = match is_exclusive && !stays_here {
+            true => Some(self.take_name_here(parent, name)?),
+            false => None,
+        };
         let room = match self.spot(parent, name).await {
             Ok(Spot::Free(room)) => room,
             // A directory.
@@ -89,19 +93,23 @@ impl Filesystem {
             Some(here) => Some(self.reserve(caller, &room, here?).await?),
             None => None,
         };
-        let node = self.unborn_file(&room, attributes, creation, reservation)?;
+        let kind = FileType::RegularFile;
+        let node = self.unborn_file(&room, (attributes, kind), creation, reservation)?;
         let opened = self.opened(Arc::clone(&node), caller, flags | libc::O_WRONLY);
         Ok((self.found_unborn(node)?, opened))
     }
 
     /// Makes the node of a file that the store does not have yet.
-    fn unborn_file(
+    pub(crate) fn unborn_file(
         &self,
         room: &Room,
-        attributes: Attributes,
+        (attributes, kind): (Attributes, FileType),
         mut creation: Creation,
         reservation: Option<Reservation>,
     ) -> Answer<Arc<Node>> {
+        if self.options.local.has(&room.component) {
+            self.check_room_here()?;
+        }
         creation.reserved = reservation.as_ref().map(Reservation::lease).unwrap_or_default();
         let charge = Charge::new(&self.writing.budget, 0);
         let charge = charge.map_err(|OverBudget| Errno::ENOSPC)?;
@@ -110,7 +118,7 @@ impl Filesystem {
         if unborn.contains_key(&place) {
             return Err(if creation.is_exclusive { Errno::EEXIST } else { Errno::ESTALE });
         }
-        let node = self.node_of_unborn(&room.key, FileType::RegularFile);
+        let node = self.node_of_unborn(&room.key, kind);
         let mut state = node.file.lock();
         let staged = Staged::new_file(attributes, creation, charge, now());
         let base = (Revision::NONE, Revision::NONE);
@@ -212,6 +220,9 @@ impl Filesystem {
             return Err(Errno::EPERM);
         }
         let attributes = self.attributes_of_new(caller, &room, Kind::Symlink, 0o777);
+        if self.options.local.has(&room.component) {
+            return self.make_here(&room, attributes, FileType::Symlink, target.as_bytes());
+        }
         let value = Bytes::copy_from_slice(target.as_bytes());
         let ops = vec![
             Op::put(room.key.clone(), value),
@@ -247,6 +258,9 @@ impl Filesystem {
             return Err(Errno::EPERM);
         }
         let attributes = self.attributes_of_new(caller, &room, kind, mode);
+        if kind == Kind::File && self.options.local.has(&room.component) {
+            return self.make_here(&room, attributes, FileType::RegularFile, &[]);
+        }
         let mut ops = vec![Op::put(room.key.clone(), Bytes::new())];
         if !attributes.is_default(&self.options.defaults()) {
             ops.push(Op::put(record_key(&room.key), attributes.encode()));

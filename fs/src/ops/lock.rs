@@ -182,7 +182,7 @@ impl Filesystem {
             let state = node.file.lock();
             state.is_private && state.life.is_unborn()
         };
-        is_kept && !is_private_only && key_of(node).is_some()
+        is_kept && !is_private_only && !self.stays_here(node) && key_of(node).is_some()
     }
 
     async fn lock_scope(&self, node: &Arc<Node>) -> Answer<Scope> {

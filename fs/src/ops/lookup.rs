@@ -60,6 +60,10 @@ impl Filesystem {
         if tree == Tree::Live {
             self.settle_names().await?;
         }
+        let here = component.as_ref().and_then(|own| self.local_file(directory, own));
+        if let Some(node) = here.filter(|_| tree == Tree::Live) {
+            return self.found_unborn(node).map(Some);
+        }
         let seen = self.stands_under_name(tree, directory, name).await?;
         if let Some(standing) = &seen.standing {
             return Ok(Some(self.found(tree, standing, seen.revision)));

@@ -164,6 +164,9 @@ impl Filesystem {
         if tree == Tree::Live {
             for (component, node) in self.unborn_in(directory) {
                 let name = Bytes::from(encode_component(&component).into_owned());
+                if self.options.local.has(&component) {
+                    names.remove(&name);
+                }
                 if !names.contains_key(&name) {
                     entries.push(Entry { name, what: What::Unborn(node) });
                 }

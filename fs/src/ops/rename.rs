@@ -69,6 +69,10 @@ impl Filesystem {
         for _ in 0..ATTEMPTS_MAX {
             let source = self.existing(&from, name).await?.ok_or(Errno::ENOENT)?;
             let target = self.existing(&to, new_name).await?;
+            let is_here = |end: &Existing| matches!(end, Existing::Unborn { key } if self.options.local.has_key(key));
+            if is_exchange && (is_here(&source) || target.as_ref().is_some_and(is_here)) {
+                return Err(Errno::EPERM);
+            }
             if is_exchange {
                 let target = target.ok_or(Errno::ENOENT)?;
                 if self.exchange(caller, (source, &from), (target, &to)).await? {
@@ -97,6 +101,12 @@ impl Filesystem {
                 }
                 (Existing::Directory(source), Some(Existing::Directory(target))) => {
                     self.rename_directory(caller, &source, &new, Some(&target)).await?
+                }
+                (Existing::Unborn { key }, None | Some(Existing::Unborn { .. }))
+                    if self.options.local.has_key(&key)
+                        && self.options.local.has(&new.component) =>
+                {
+                    self.rename_here(&key, &new.key).await?
                 }
                 (Existing::Unborn { key }, _) => self.rename_file(caller, &key, None, &new).await?,
                 (Existing::File(file), _) => {

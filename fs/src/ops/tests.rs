@@ -3,6 +3,7 @@
 
 mod commits;
 mod faults;
+mod local_names;
 mod locks;
 mod meanwhile;
 mod model;

@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 use revfs_fs::filesystem::{CommitAt, MountOptions};
 use revfs_fs::linear::Consistency;
+use revfs_fs::local_names::{LOCAL_NAMES, LocalNames};
 
 /// The options of `up` and `mount`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,10 @@ pub(crate) struct Promises {
     /// Refuse (ESTALE) to rewrite a file from empty that has changed elsewhere since it was opened
     #[arg(long)]
     cas: bool,
+
+    /// Names of files that stay in this mount until they are renamed, colons between them; empty: none
+    #[arg(long, value_name = "PATTERNS", default_value = LOCAL_NAMES)]
+    local: LocalNames,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -60,6 +65,7 @@ impl Promises {
             consistency: self.consistency.meaning(),
             commit: self.commit.meaning(),
             compare_and_swap: self.cas,
+            local: self.local.clone(),
             ..options
         }
     }

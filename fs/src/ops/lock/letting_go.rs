@@ -195,7 +195,7 @@ impl Filesystem {
             return;
         }
         let refusals = self.nodes.all().into_iter().map(|node| async move {
-            if node.file.lock().staged.is_none() {
+            if node.file.lock().staged.is_none() || self.stays_here(&node) {
                 return;
             }
             let _committing = node.commit.lock().await;

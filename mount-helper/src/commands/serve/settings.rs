@@ -4,6 +4,8 @@
 //! help and the documentation are all made from it or checked against it. Names and, unless the help says
 //! otherwise, defaults are etcd's.
 
+use revfs_fs::local_names::LOCAL_NAMES;
+
 /// One setting. Its value is text in every layer; [`super::plan`] gives it a meaning.
 #[derive(Debug)]
 pub(crate) struct Setting {
@@ -220,6 +222,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         MOUNT,
         "mount-cas",
         "Refuse (ESTALE) to rewrite a file from empty that has changed elsewhere since it was opened",
+    ),
+    setting(
+        MOUNT,
+        "mount-local",
+        "PATTERNS",
+        LOCAL_NAMES,
+        "Names of files that stay in the mount until they are renamed, colons between them; empty: none",
     ),
     setting(TLS, "cert-file", "FILE", "", "The certificate shown to clients (PEM, its chain too)"),
     setting(TLS, "key-file", "FILE", "", "Its private key (PEM)"),

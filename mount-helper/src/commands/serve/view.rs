@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use revfs_api::KeySpace;
 use revfs_fs::filesystem::MountOptions;
+use revfs_fs::local_names::PatternError;
 use revfs_fs::mount::Mounted;
 use revfs_fs::path::DirectoryKey;
 
@@ -22,13 +23,14 @@ use crate::mounting::{self, directory};
 use crate::unmount::absolute;
 
 /// Settings that say how it is mounted.
-const DETAILS: [&str; 6] = [
+const DETAILS: [&str; 7] = [
     "mount-prefix",
     "mount-read-only",
     "mount-allow-other",
     "mount-consistency",
     "mount-commit",
     "mount-cas",
+    "mount-local",
 ];
 
 /// See the module.
@@ -59,6 +61,11 @@ impl ViewPlan {
             consistency: values.parsed("mount-consistency", word::<ConsistencyWord>)?.meaning(),
             commit: values.parsed("mount-commit", word::<CommitWord>)?.meaning(),
             compare_and_swap: values.parsed("mount-cas", flag)?,
+            local: values.parsed("mount-local", |text| {
+                text.parse().map_err(|error: PatternError| {
+                    format!("patterns of names, colons between them; {error}")
+                })
+            })?,
             ..mounting::options(values.parsed("mount-allow-other", flag)?)
         };
         Ok(Some(Self { point, options }))
