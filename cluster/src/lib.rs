@@ -18,6 +18,7 @@
 
 pub mod auth;
 mod backup;
+pub mod backup_keys;
 mod ballast;
 mod compaction_clock;
 mod config;
@@ -46,6 +47,7 @@ mod peer;
 pub mod proposal;
 pub mod raft;
 mod read_barrier;
+mod reading;
 pub mod recover;
 pub mod restore;
 mod snapshot;

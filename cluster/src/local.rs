@@ -11,9 +11,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use revfs_api::backup::Backup;
 use revfs_api::keyspace::{
-    Answer, Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace,
-    KvHash, LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time,
-    Txn, TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
+    Capabilities, ChangesAnswer, ChangesRequest, Error, HistoryRequest, KeyRange, KeySpace, KvHash,
+    LeaseId, LeaseState, Origin, Read, ReadAnswer, Result, Revision, Stamp, Status, Time, Txn,
+    TxnAnswer, VALUE_BYTES_MAX, Version, Watch,
 };
 use revfs_api::operations::Operations;
 use revfs_api::reservations::Reservations;
@@ -34,6 +34,7 @@ use crate::lease_clock::LeaseClock;
 use crate::members::Reconciler;
 use crate::proposal::Proposer;
 use crate::read_barrier::ReadBarrier;
+use crate::reading;
 use crate::upload::{Uploads, is_large};
 
 /// A compaction that is to be physical is waited for so long.
@@ -175,34 +176,12 @@ impl Local {
         self.check_serves()?;
         let view = self.view()?;
         self.may(&view, Need::User)?;
-        let current = convert::revision_to_api(view.current());
-        let at = convert::revision_to_store(revision);
-        let answer = |read| match read {
-            Read::Range(read) => {
-                let query = convert::range_read_to_store(read);
-                self.may_read(&view, &query.range)?;
-                self.node.proposer.meters.ranges.inc();
-                let result = view.range(at, &query).map_err(convert::read_error)?;
-                Ok(Answer::Range(convert::range_to_api(result)))
-            }
-            Read::List(read) => {
-                let query = convert::list_read_to_store(read);
-                self.may_read(&view, &store::KeyRange::prefix(&query.directory))?;
-                let result = view.list(at, &query).map_err(convert::read_error)?;
-                Ok(Answer::List(convert::list_to_api(result)))
-            }
-            Read::Directory(directory) => {
-                self.may_read(&view, &store::KeyRange::prefix(&directory))?;
-                let state = view.directory(at, &directory).map_err(convert::read_error)?;
-                Ok(Answer::Directory(convert::directory_to_api(state)))
-            }
-        };
-        let answers: Result<_> = reads.into_iter().map(answer).collect();
-        Ok(ReadAnswer {
-            revision: if revision == Revision::NONE { current } else { revision },
-            current,
-            answers: answers?,
-        })
+        let ranges = reads.iter().filter(|read| matches!(read, Read::Range(_))).count();
+        let answer = reading::answer(&view, revision, reads, |range| self.may_read(&view, range))?;
+        for _ in 0..ranges {
+            self.node.proposer.meters.ranges.inc();
+        }
+        Ok(answer)
     }
 
     /// What is known of a revision, without the note where it may tell of more than the caller may read.
@@ -210,20 +189,6 @@ impl Local {
         let sees_notes =
             stamp.note.is_empty() || self.caller.reads_all(view).map_err(convert::read_error)?;
         Ok(if sees_notes { stamp } else { store::Stamp { note: Bytes::new(), ..stamp } })
-    }
-
-    /// Time of the oldest revision whose history is complete; empty on an empty store.
-    fn history_since(&self) -> Result<String> {
-        let view = self.view()?;
-        let first = store::Revision::FIRST.next();
-        let oldest = view.compacted().max(first);
-        if oldest > view.current() {
-            return Ok(String::new());
-        }
-        let time = view.stamp(oldest).map_err(convert::read_error)?.time;
-        Ok(jiff::Timestamp::from_nanosecond(i128::from(time.0))
-            .map(|time| time.to_string())
-            .unwrap_or_default())
     }
 
     fn read_only(&self) -> String {
@@ -446,7 +411,7 @@ impl KeySpace for Local {
             committed_index: self.node.store.committed().index,
             revision: view.current().0,
             compacted_revision: view.compacted().0,
-            history_since: self.history_since()?,
+            history_since: reading::history_since(&view)?,
             store_bytes: size.file_bytes,
             store_bytes_in_use: size.in_use_bytes,
             log_bytes: self.node.proposer.log.disk_bytes(),

@@ -2,16 +2,18 @@
 //!
 //! In this order: `--endpoint` (or `REVFS_ENDPOINT`), the mount that an argument lies in, the mount
 //! that the current directory lies in, the only mount of this user (root: the only mount at all). If
-//! none of them names a node, the error names `--endpoint`; nothing is guessed.
+//! none of them names a node, the error names `--endpoint`; nothing is guessed. The file of a backup
+//! is asked as a node is.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use revfs_api::KeySpace;
 use revfs_api::client::{Client, Endpoints, Settings};
 use revfs_api::keyspace::Revision;
+use revfs_cluster::backup_keys::BackupKeys;
 
 use crate::args::Globals;
 use crate::error::{Asked as _, Failure, Kind, Result};
@@ -61,6 +63,9 @@ pub(crate) async fn connect(text: &str, globals: &Globals) -> Result<Arc<dyn Key
 }
 
 async fn connect_with(text: &str, settings: Settings) -> Result<Arc<dyn KeySpace>> {
+    if is_backup(text) {
+        return open_backup(Path::new(text));
+    }
     let connected = client_with(text, settings)?.key_space().await;
     connected.asked(|| format!("reach the node at {text}"))
 }
@@ -69,7 +74,23 @@ pub(crate) fn client_of(text: &str, globals: &Globals) -> Result<Client> {
     client_with(text, globals.connection.settings()?)
 }
 
+/// Whether an endpoint is a file: no socket is one.
+pub(crate) fn is_backup(text: &str) -> bool {
+    Path::new(text).is_file()
+}
+
+/// The key space of a file that `revfs snapshot save` made.
+pub(crate) fn open_backup(file: &Path) -> Result<Arc<dyn KeySpace>> {
+    let failed = |error| Failure::caused(format!("cannot read '{}'", file.display()), &error);
+    let keys = BackupKeys::open(file).map_err(failed)?;
+    Ok(Arc::new(keys))
+}
+
 fn client_with(text: &str, settings: Settings) -> Result<Client> {
+    if is_backup(text) {
+        let message = format!("'{text}' is a backup: this asks a node that runs");
+        return Err(Failure::new(Kind::Unreachable, message).hint("name a node with --endpoint"));
+    }
     let endpoints: Endpoints = text.parse().map_err(|error| {
         Failure::caused(format!("--endpoint '{text}' names no node"), &error)
             .hint("unix:///path/revfs.sock, /path/revfs.sock, http://host:port, or several with commas")

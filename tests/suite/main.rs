@@ -1,6 +1,7 @@
 //! One binary for every test that starts a real process or a real mount; one file per theme.
 
 mod attributes;
+mod backup_mounts;
 mod backups;
 mod cluster;
 mod commands;

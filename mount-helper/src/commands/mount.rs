@@ -1,4 +1,4 @@
-//! `revfs mount`: a key space that is elsewhere, as a directory here.
+//! `revfs mount`: a key space that is elsewhere, as a directory here; or a backup.
 //!
 //! The cluster is asked first, so that a mount comes only where somebody answers. One of revfs is mounted
 //! as `up` mounts its own; a real etcd read-only, unless it is said otherwise, and then nothing but the keys
@@ -7,6 +7,7 @@
 
 mod fstab;
 mod look;
+mod source;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,13 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::ValueHint;
 use revfs_api::KeySpace;
-use revfs_api::client::{ETCD, Endpoints, connect_with};
 use revfs_fs::filesystem::MountOptions;
 use revfs_fs::node::Tree;
 use revfs_fs::path::DirectoryKey;
 
 use crate::args::Globals;
-use crate::error::{Asked as _, Failure, Kind, Result};
+use crate::error::{Failure, Kind, Result};
 use crate::log_file::LogFile;
 use crate::mount8;
 use crate::mounting::daemon::Parent;
@@ -34,18 +34,21 @@ use crate::signals::Signals;
 use crate::unmount::absolute;
 
 use self::look::Look;
+use self::source::{Backend, Source};
 use super::up::data_dir::escape_text;
 
-/// Mount a cluster that runs elsewhere: of revfs, or of etcd
+/// Mount a cluster that runs elsewhere (of revfs, or of etcd), or a backup
 ///
 /// Creates DIR where it is missing. A real etcd is mounted read-only unless --read-write is given;
-/// `@status` says under `limits` what etcd cannot do. Ends on Ctrl-C, SIGTERM or `revfs umount DIR`.
+/// `@status` says under `limits` what etcd cannot do. A file that `revfs snapshot save` made is mounted
+/// read-only, with its history, and stays as it is. Ends on Ctrl-C, SIGTERM or `revfs umount DIR`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs mount http://node1:2379,http://node2:2379 /mnt/conf
   revfs mount https://etcd:2379 /mnt/etcd --cacert ca.pem --user root --password-file pw
   revfs mount http://localhost:2379 /mnt/pods --prefix /registry/pods/
   revfs mount http://node1:2379 /mnt/then --time -2h
+  revfs mount /var/backups/conf.snapshot /mnt/backup
   mount -t revfs http://node1:2379 /mnt/conf -o ro,user=reader,password-file=/etc/pw
 In /etc/fstab (`--fstab` prints the line), with /sbin/mount.revfs a link to this program:
   http://node1:2379  /mnt/conf  revfs  _netdev,nofail,x-systemd.automount  0 0
@@ -53,8 +56,8 @@ In /etc/fstab (`--fstab` prints the line), with /sbin/mount.revfs a link to this
 In the background it logs to --log-file, else below /var/log/revfs for root,
 else below $XDG_STATE_HOME/revfs or ~/.local/state/revfs.")]
 pub(crate) struct MountArgs {
-    /// The members of the cluster, with commas between them
-    #[arg(value_name = "ENDPOINTS")]
+    /// The members of the cluster, with commas between them; or the file of a backup
+    #[arg(value_name = "ENDPOINTS|FILE")]
     endpoints: String,
 
     /// Where to mount: an empty directory, or one that does not exist yet
@@ -136,7 +139,7 @@ impl MountArgs {
 struct Plan<'a> {
     args: &'a MountArgs,
     point: PathBuf,
-    endpoints: Endpoints,
+    source: Source,
     root: DirectoryKey,
     settings: revfs_api::client::Settings,
     environment: Vec<(&'static str, OsString)>,
@@ -145,7 +148,8 @@ struct Plan<'a> {
 
 pub(crate) fn run(args: &MountArgs, globals: &Globals, output: &mut Output) -> Result<ExitCode> {
     if args.fstab || args.update_fstab {
-        fstab::write(&args.endpoints, &absolute(&args.directory)?, args.update_fstab, output)?;
+        let source = Source::new(&args.endpoints)?.to_string();
+        fstab::write(&source, &absolute(&args.directory)?, args.update_fstab, output)?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.daemon && !args.detached {
@@ -156,6 +160,7 @@ pub(crate) fn run(args: &MountArgs, globals: &Globals, output: &mut Output) -> R
     let parent = if args.detached { Some(daemon::detach()?) } else { None };
     let found = directory::check(&plan.point)?;
     mounting::start_log(globals, plan.log.as_deref().map(open_log).transpose()?)?;
+    plan.source.check()?;
     directory::prepare(&plan.point, found)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::caused("cannot start", &error))?;
@@ -165,11 +170,13 @@ pub(crate) fn run(args: &MountArgs, globals: &Globals, output: &mut Output) -> R
 
 fn plan<'a>(args: &'a MountArgs, globals: &Globals) -> Result<Plan<'a>> {
     let point = absolute(&args.directory)?;
-    let endpoints: Endpoints = args.endpoints.parse().map_err(|error| {
-        Failure::caused(format!("'{}' names no cluster", args.endpoints), &error)
-            .hint("http://host:2379, https://host:2379, host:2379, /path/revfs.sock; several with commas")
-            .of_kind(Kind::Usage)
-    })?;
+    let source = Source::new(&args.endpoints)?;
+    if args.read_write && matches!(source, Source::Backup(_)) {
+        return Err(Failure::usage(format!(
+            "--read-write: {source} is a backup, which is not changed"
+        ))
+        .hint("to go on from it: revfs snapshot restore FILE --data-dir DIR"));
+    }
     let root = DirectoryKey::new(Bytes::copy_from_slice(args.prefix.as_bytes()));
     let root = root.map_err(|error| {
         Failure::caused(format!("--prefix '{}' is no directory of keys", args.prefix), &error)
@@ -183,7 +190,7 @@ fn plan<'a>(args: &'a MountArgs, globals: &Globals) -> Result<Plan<'a>> {
     };
     let settings = globals.connection.settings()?;
     let environment = globals.connection.environment();
-    Ok(Plan { args, point, endpoints, root, settings, environment, log })
+    Ok(Plan { args, point, source, root, settings, environment, log })
 }
 
 fn default_log(point: &Path) -> Result<PathBuf> {
@@ -215,37 +222,32 @@ fn open_log(path: &Path) -> Result<LogFile> {
 /// Connects, mounts, and runs until it is told to end.
 async fn serve(plan: &Plan<'_>, parent: Option<Parent>, output: &mut Output) -> Result<()> {
     let mut signals = Signals::new()?;
-    let connected = async {
-        let keys = connect_with(&plan.endpoints, plan.settings.clone()).await?;
-        let status = keys.status().await?;
-        Ok::<_, revfs_api::keyspace::Error>((keys, status))
-    };
-    let (keys, status) = tokio::select! {
-        connected = connected => connected.asked(|| format!("reach the cluster at {}", plan.endpoints))?,
+    let (keys, backend) = tokio::select! {
+        opened = plan.source.open(&plan.settings) => opened?,
         name = signals.next() => return Err(mounting::interrupted(name)),
     };
-    let is_etcd = status.backend == ETCD;
     let tree = plan.args.look.tree(keys.as_ref(), &plan.root).await?;
-    let options = options(plan, is_etcd, tree);
+    let options = options(plan, backend, tree);
     let is_read_only = options.read_only || tree != Tree::Live;
     let mounted = mounting::start(&plan.point, Arc::clone(&keys), options).await?;
     // If it fails the mount goes as it is dropped.
     mounting::check(&plan.point, &plan.environment).await?;
-    announce(plan, keys.as_ref(), (is_etcd, is_read_only, tree), parent.is_some(), output)?;
+    announce(plan, keys.as_ref(), (backend, is_read_only, tree), parent.is_some(), output)?;
     if let (Some(parent), Some(log)) = (parent, &plan.log) {
         parent.release(&open_log(log)?)?;
     }
-    tracing::info!("{} is mounted at {}", plan.endpoints, plan.point.display());
+    tracing::info!("{} is mounted at {}", plan.source, plan.point.display());
     mounting::until_end(mounted, &mut signals).await
 }
 
-fn options(plan: &Plan<'_>, is_etcd: bool, tree: Tree) -> MountOptions {
+fn options(plan: &Plan<'_>, backend: Backend, tree: Tree) -> MountOptions {
     let args = plan.args;
+    let is_etcd = backend == Backend::Etcd;
     MountOptions {
         root: plan.root.clone(),
         tree,
-        source: args.endpoints.clone(),
-        read_only: args.read_only || (is_etcd && !args.read_write),
+        source: plan.source.to_string(),
+        read_only: args.read_only || backend == Backend::Backup || (is_etcd && !args.read_write),
         writes_markers: !is_etcd || args.markers,
         writes_attributes: !is_etcd || args.attributes,
         is_remote: true,
@@ -257,7 +259,7 @@ fn options(plan: &Plan<'_>, is_etcd: bool, tree: Tree) -> MountOptions {
 fn announce(
     plan: &Plan<'_>,
     keys: &dyn KeySpace,
-    (is_etcd, is_read_only, tree): (bool, bool, Tree),
+    (backend, is_read_only, tree): (Backend, bool, Tree),
     is_background: bool,
     output: &mut Output,
 ) -> Result<()> {
@@ -268,8 +270,8 @@ fn announce(
     if output.json {
         output.document(&serde_json::json!({
             "directory": point.to_string(),
-            "endpoint": plan.endpoints.to_string(),
-            "backend": if is_etcd { "etcd" } else { "revfs" },
+            "endpoint": plan.source.to_string(),
+            "backend": backend.word(),
             "read_only": is_read_only,
             "revision": match tree { Tree::Live => None, Tree::Past(revision) => Some(revision.0) },
             "process_id": std::process::id(),
@@ -281,8 +283,8 @@ fn announce(
         (Tree::Live, true) => format!(", read-only; its past: ls {point}/@rev/"),
         (Tree::Live, false) => format!("; its past: ls {point}/@rev/"),
     };
-    output.line(&format!("{} is mounted at {point}{what}", plan.endpoints))?;
-    if is_etcd && !keys.capabilities().stamps {
+    output.line(&format!("{} is mounted at {point}{what}", plan.source))?;
+    if backend == Backend::Etcd && !keys.capabilities().stamps {
         output.line(&format!("it is an etcd: {point}/@status says what that cannot do"))?;
     }
     let before = if is_background { "" } else { "Ctrl-C, or: " };

@@ -80,7 +80,7 @@ pub(crate) async fn run(args: SnapshotArgs, globals: &Globals, output: &mut Outp
 }
 
 /// Shows on a terminal how far the work has come.
-fn counting<'p>(
+pub(crate) fn counting<'p>(
     progress: &'p Progress,
     what: &'static str,
 ) -> impl FnMut(backups::Progress) -> ControlFlow<()> + 'p {

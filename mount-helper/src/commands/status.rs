@@ -59,6 +59,8 @@ fn rows(status: &Status) -> Vec<Vec<Vec<u8>>> {
         reason => format!("refused: {reason}"),
     };
     let applied = status.applied_index;
+    // A backup belongs to no member: it has no log, and no disk to be filled.
+    let of_member = |value: String| if status.member_id == 0 { String::new() } else { value };
     let rows = [
         ("node", format!("{} {}", status.backend, status.version)),
         ("process", status.process_id.to_string()),
@@ -73,19 +75,19 @@ fn rows(status: &Status) -> Vec<Vec<Vec<u8>>> {
         ),
         (
             "log",
-            format!(
+            of_member(format!(
                 "{}, applied {applied}, in the store {}",
                 bytes(status.log_bytes),
                 status.committed_index
-            ),
+            )),
         ),
-        ("disk", format!("{} free", bytes(status.disk_free_bytes))),
+        ("disk", of_member(format!("{} free", bytes(status.disk_free_bytes)))),
         (
             "cluster",
-            format!(
+            of_member(format!(
                 "{:x}, member {:x}, leader {:x}, term {}",
                 status.cluster_id, status.member_id, status.leader_id, status.raft_term
-            ),
+            )),
         ),
         (
             "version",
