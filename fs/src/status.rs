@@ -131,6 +131,7 @@ impl Filesystem {
 
     pub(crate) async fn status_text(&self) -> Answer<Bytes> {
         if let Some(private) = &self.private {
+            self.ask_again(private).await;
             return self.transaction_text(private);
         }
         let mut backend = self.within(self.keys.status()).await?;

@@ -6,17 +6,18 @@
 //! changed, if nothing that was read or written has changed since the transaction began; what came of
 //! it is decided once.
 //!
-//! Transactions are in the memory of the mount. What is not committed goes with it, and after an hour in
-//! which nobody asked for anything in it.
+//! Transactions are in the memory of the mount. What is not committed goes with it, with whoever held a lock of
+//! its `@commit`, and after an hour in which nobody asked for anything in it.
 
 mod commit;
 mod overlay;
 mod status;
+mod unknown;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -78,6 +79,8 @@ struct Transaction {
 #[derive(Debug)]
 pub(crate) struct Private {
     name: Bytes,
+    /// Random; in the note of its commit.
+    id: u64,
     pub(crate) maker: Caller,
     overlay: Arc<Overlay>,
     /// What the commit came to; held while one is under way.
@@ -86,6 +89,8 @@ pub(crate) struct Private {
     decided: Mutex<Option<Outcome>>,
     /// Why the last attempt to commit failed, of which nothing happened.
     failure: Mutex<Option<String>>,
+    /// Whoever it was for is gone.
+    is_abandoned: AtomicBool,
     /// Of the mount: how far its kernel was told, and the newest revision that it has shown.
     coherence: Arc<Coherence>,
     floor: Arc<AtomicU64>,
@@ -124,11 +129,15 @@ impl Transactions {
         self.table.lock().by_name.remove(name).is_some()
     }
 
-    /// Drops those that nobody has used since `since`; their names.
-    fn remove_idle(&self, since: Instant) -> Vec<Bytes> {
+    /// Drops those that nobody has used since `since`, and those whose maker is gone; their names.
+    fn remove_left(&self, since: Option<Instant>) -> Vec<Bytes> {
+        let is_left = |own: &Transaction| {
+            let private = own.filesystem.private.as_ref();
+            private.is_some_and(|private| private.is_abandoned.load(Ordering::Acquire))
+                || since.is_some_and(|since| own.used < since)
+        };
         let mut table = self.table.lock();
-        let idle = table.by_name.extract_if(.., |_, own| own.used < since);
-        idle.map(|(name, _)| name).collect()
+        table.by_name.extract_if(.., |_, own| is_left(own)).map(|(name, _)| name).collect()
     }
 }
 
@@ -175,6 +184,9 @@ impl Filesystem {
         };
         self.check_writable()?;
         let at = self.ask(Revision::NONE, Vec::new()).await?.current;
+        let mut id = [0; 8];
+        getrandom::fill(&mut id).map_err(|_| Errno::EIO)?;
+        let id = u64::from_be_bytes(id);
         let filesystem = {
             let mut table = self.transactions.table.lock();
             if table.by_name.contains_key(&name) {
@@ -188,7 +200,7 @@ impl Filesystem {
                 return Err(Errno::EDQUOT);
             }
             let number = table.free_number();
-            let filesystem = Arc::new(self.private(caller, name.clone(), number, at));
+            let filesystem = Arc::new(self.private(caller, (name.clone(), id), number, at));
             let (filesystem_of, used) = (Arc::clone(&filesystem), Instant::now());
             let own = Transaction { number, filesystem: filesystem_of, used };
             table.by_name.insert(name, own);
@@ -198,7 +210,7 @@ impl Filesystem {
     }
 
     /// A tree of its own over this one's key space as of `at`.
-    fn private(&self, maker: Caller, name: Bytes, number: u32, at: Revision) -> Self {
+    fn private(&self, maker: Caller, (name, id): (Bytes, u64), number: u32, at: Revision) -> Self {
         let root = self.options.root.clone();
         let budget = &self.transactions.budget;
         let overlay = Arc::new(Overlay::new(Arc::clone(&self.keys), at, root.clone(), budget));
@@ -219,11 +231,13 @@ impl Filesystem {
         own.operations = Arc::clone(&self.operations);
         own.private = Some(Private {
             name,
+            id,
             maker,
             overlay,
             outcome: tokio::sync::Mutex::default(),
             decided: Mutex::default(),
             failure: Mutex::default(),
+            is_abandoned: AtomicBool::new(false),
             coherence: Arc::clone(&self.coherence),
             floor: Arc::clone(&self.floor),
             locks: Arc::clone(&self.locks),
@@ -262,7 +276,7 @@ impl Filesystem {
     /// Looks after what is staged in transactions, and drops those that were left alone.
     pub async fn tend_transactions(&self) {
         let idle = Instant::now().checked_sub(IDLE_MAX);
-        for name in idle.map(|since| self.transactions.remove_idle(since)).unwrap_or_default() {
+        for name in self.transactions.remove_left(idle) {
             tracing::info!(name = %name.escape_ascii(), "a transaction that was left alone is dropped");
             if let Some(parent) = self.nodes.find(&Place::Hidden(Hidden::Transactions)) {
                 self.notices.send(Notice::Entry { parent: parent.ino, name });
@@ -276,6 +290,7 @@ impl Filesystem {
     /// What OPEN for writing and SETATTR of `@commit` do. The first decides; the others hear the same.
     pub(crate) async fn commit_transaction(&self, caller: Caller) -> Answer<()> {
         let private = self.private.as_ref().ok_or(Errno::ENOENT)?;
+        self.ask_again(private).await;
         let mut outcome = private.outcome.lock().await;
         let known = match &*outcome {
             Some(known) => known.clone(),
@@ -303,7 +318,7 @@ impl Filesystem {
             return Err((Errno::EIO, reason));
         }
         let claimed = self.writing.authors.claim(caller.uid);
-        let origin = Origin { claimed, note: Bytes::new() };
+        let origin = Origin { claimed, note: unknown::note_of(private.id) };
         let defaults = self.options.defaults();
         let writes_attributes = self.options.writes_attributes;
         let style = Style { defaults: &defaults, writes_attributes };
@@ -312,7 +327,12 @@ impl Filesystem {
         let committed = private.overlay.commit(origin, style, &private.locks).await;
         let is_error = !matches!(committed, Ok(Outcome::Committed(_)));
         self.operations.record(OperationKind::Commit, began.elapsed(), is_error);
-        let outcome = committed.map_err(failed)?;
+        let mut outcome = committed.map_err(failed)?;
+        if matches!(outcome, Outcome::Unknown(_))
+            && let Some(revision) = self.read_back_commit(private).await
+        {
+            outcome = Outcome::Committed(revision);
+        }
         if let Outcome::Committed(revision) = outcome {
             private.floor.fetch_max(revision.0, Ordering::AcqRel);
             // What is read in the mount from now on is what was committed.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use revfs_tests::dice::Dice;
 use revfs_tests::etcd::free_address;
 use revfs_tests::{Etcd, Mount, Shell, tools, wait};
@@ -109,6 +110,29 @@ fn a_command_in_a_transaction_is_committed_if_it_succeeds() {
     mount.run("revfs txn $SCRATCH -- true").fails_saying("no directory of a mount");
     mount.run("revfs txn . -- /no/such/program").fails_saying("cannot run");
     mount.ok("cat other | grep -x 5; test -z \"$(ls @txn)\"");
+}
+
+#[test]
+fn a_killed_revfs_txn_leaves_no_transaction() {
+    let mount = Mount::up();
+    mount.ok("mkdir app; echo 8 > app/limits");
+    let before = mount.revision();
+    mount.ok("mkfifo $SCRATCH/never");
+    let line = "exec revfs txn app -- sh -c 'echo 16 > limits; exec cat < $SCRATCH/never'";
+    let running = mount.shell().start(line);
+    wait::until_true("a command in its transaction", wait::LIMIT, || {
+        mount.ok("cat @txn/*/app/limits 2> /dev/null || :") == "16"
+    });
+    running.signal(Signal::SIGKILL);
+    wait::until_true("the transaction is gone", wait::LIMIT, || mount.ok("ls @txn").is_empty());
+    // What it ran is still there, and ends.
+    mount.ok(": <> $SCRATCH/never");
+    drop(running.finish(wait::LIMIT));
+    assert_eq!((mount.ok("cat app/limits"), mount.revision()), ("8".to_owned(), before));
+    // From a shell: the lock of its `@commit` keeps it, and the end of the shell ends it.
+    mount.ok("mkdir @txn/mine; exec 9< @txn/mine/@commit; flock 9; echo 32 > @txn/mine/app/limits; ls @txn");
+    wait::until_true("the transaction is gone", wait::LIMIT, || mount.ok("ls @txn").is_empty());
+    mount.ok("mkdir @txn/kept; cat @txn/kept/@commit; rmdir @txn/kept");
 }
 
 #[test]

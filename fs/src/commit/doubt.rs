@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use fuser::Errno;
+use revfs_api::KeySpace;
 use revfs_api::keyspace::{ChangesRequest, Error, KeyRange, Revision};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -127,10 +128,22 @@ impl Filesystem {
         since: Revision,
         change: &NameChange,
     ) -> Result<Option<Revision>, Error> {
+        let own = (self.mount_id, sequence);
+        self.find_made(self.keys.as_ref(), own, since, change.ranges()).await
+    }
+
+    /// The revision whose note names the transaction `own`, among those that changed `ranges` since.
+    pub(crate) async fn find_made(
+        &self,
+        keys: &dyn KeySpace,
+        own: (u64, u64),
+        since: Revision,
+        ranges: Vec<KeyRange>,
+    ) -> Result<Option<Revision>, Error> {
         let mut from = since;
         loop {
             let request = ChangesRequest {
-                ranges: change.ranges(),
+                ranges: ranges.clone(),
                 from,
                 to: Revision::NONE,
                 newest_first: false,
@@ -138,7 +151,7 @@ impl Filesystem {
                 scan_limit: 0,
                 keys_only: true,
             };
-            let answer = match self.within_deadline(self.keys.changes(request)).await {
+            let answer = match self.within_deadline(keys.changes(request)).await {
                 Err(Error::Compacted { compacted, .. }) if compacted > from => {
                     from = compacted;
                     continue;
@@ -147,8 +160,8 @@ impl Filesystem {
                 Err(Error::Unsupported(_)) => return Ok(None),
                 answer => answer?,
             };
-            let own = Some((self.mount_id, sequence));
-            let found = answer.revisions.iter().find(|found| maker(&found.stamp.note) == own);
+            let is_own = |note: &[u8]| maker(note) == Some(own);
+            let found = answer.revisions.iter().find(|found| is_own(&found.stamp.note));
             if let Some(found) = found {
                 return Ok(Some(found.stamp.revision));
             }

@@ -15,6 +15,7 @@ use revfs_api::keyspace::{
 };
 
 use super::overlay::{Change, Overlay};
+use super::unknown;
 use crate::attributes::{
     Attributes, Defaults, Kind, RECORD_PREFIX, Record, in_force_of_directory, in_force_of_file,
     record_key,
@@ -63,6 +64,7 @@ impl Overlay {
         let _writing = self.writing.lock().await;
         let compares = self.compares().await?;
         let success = self.operations(style).await?;
+        self.note_witness(unknown::witness(&success));
         let txn = Txn { compares: compares.clone(), success, failure: Vec::new() };
         // What was done under a lock that another has by now must not happen.
         let fence = locks.fence()?;

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) reads: Reads,
     /// Nothing is changed any more.
     pub(super) is_sealed: bool,
+    /// A key that the commit changes, as soon as there is one.
+    witness: Option<Bytes>,
 }
 
 impl std::fmt::Debug for Overlay {
@@ -76,6 +78,7 @@ impl Overlay {
             changes: Changes::new(at, now(), &root, budget),
             reads: Reads::new(root),
             is_sealed: false,
+            witness: None,
         };
         Self {
             base,
@@ -84,6 +87,19 @@ impl Overlay {
             writing: tokio::sync::Mutex::default(),
             reservations: Arc::default(),
         }
+    }
+
+    pub(super) fn base(&self) -> Arc<dyn KeySpace> {
+        Arc::clone(&self.base)
+    }
+
+    /// Takes note of a key that the commit changes.
+    pub(super) fn note_witness(&self, key: Option<Bytes>) {
+        self.state.lock().witness = key;
+    }
+
+    pub(super) fn witness(&self) -> Option<Bytes> {
+        self.state.lock().witness.clone()
     }
 
     pub(super) fn is_sealed(&self) -> bool {

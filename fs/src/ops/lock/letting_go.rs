@@ -61,6 +61,9 @@ impl Filesystem {
             // While the handle still counts as one of those that write.
             released = self.commit_under(caller, &left).await;
         }
+        if left.iter().any(|(_, holder)| holder.handles.contains(&handle)) {
+            self.lock_was_closed(ino);
+        }
         let released = self.release(caller, handle).await.and(released);
         self.let_go(caller, left).await;
         released

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{Errno, TimeOrNow};
+use revfs_api::keyspace::Error;
 
 use super::{ANYBODY, CREATE, Mount, USER, delete, put};
 use crate::filesystem::{Answer, MountOptions};
-use crate::memory::Memory;
-use crate::ops::SetAttr;
+use crate::locks::table::Kind;
+use crate::memory::{FailureMoment, Memory};
+use crate::ops::{LockRequest, SetAttr};
 
 /// A mount with a few files.
 async fn mount() -> Mount {
@@ -355,8 +357,6 @@ async fn their_number_and_what_they_hold_is_bounded() {
 
 #[tokio::test]
 async fn a_commit_that_did_not_happen_may_be_tried_again() {
-    use crate::memory::FailureMoment;
-    use revfs_api::keyspace::Error;
     let live = mount().await;
     let own = live.begin("t").await.unwrap();
     own.write("app/a", "new").await.unwrap();
@@ -369,14 +369,66 @@ async fn a_commit_that_did_not_happen_may_be_tried_again() {
     live.memory.limit_txn_keys(9);
     own.commit().await.unwrap();
     assert_eq!(live.read("app/b").await.unwrap(), "new too");
-    // Whether it happened is not known: that is the outcome.
-    let own = live.begin("u").await.unwrap();
+}
+
+fn lost() -> Error {
+    Error::OutcomeUnknown { reason: "the answer was lost".to_owned() }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_was_lost_is_found_in_the_history() {
+    let live = mount().await;
+    let own = live.begin("found").await.unwrap();
     own.write("app/a", "newer").await.unwrap();
-    let reason = "the answer was lost".to_owned();
-    live.memory.fail_next_txn(FailureMoment::After, Error::OutcomeUnknown { reason });
+    live.memory.fail_next_txn(FailureMoment::After, lost());
+    own.commit().await.unwrap();
+    assert_eq!(status(&own).await["committed"], live.revision());
+    assert_eq!(live.read("app/a").await.unwrap(), "newer");
+    // It cannot be asked just now; later it can.
+    let own = live.begin("later").await.unwrap();
+    own.write("app/a", "newest").await.unwrap();
+    live.memory.fail_next_txn(FailureMoment::After, lost());
+    let away = || Error::Unavailable { reason: "no answer".to_owned() };
+    live.memory.fail_next_changes(away());
+    assert_eq!(own.commit().await, Err(Errno::EIO));
+    live.memory.fail_next_changes(away());
+    assert_eq!(status(&own).await["state"], "unknown");
+    assert_eq!(status(&own).await["state"], "committed");
+    own.commit().await.unwrap();
+    // One that is not there may still come: that is the outcome, and it is not sent again.
+    let own = live.begin("unknown").await.unwrap();
+    own.write("app/a", "lost").await.unwrap();
+    live.memory.fail_next_txn(FailureMoment::Before, lost());
     assert_eq!(own.commit().await, Err(Errno::EIO));
     assert_eq!(own.commit().await, Err(Errno::EIO));
     assert_eq!(status(&own).await["state"], "unknown");
+    assert_eq!(live.read("app/a").await.unwrap(), "newest");
+}
+
+#[tokio::test]
+async fn a_transaction_goes_with_who_holds_a_lock_of_its_commit() {
+    let live = mount().await;
+    let own = live.begin("held").await.unwrap();
+    let ino = own.ino("@commit").await.unwrap();
+    let opened = own.fs.open_made_up(ANYBODY, ino, libc::O_RDONLY).await.unwrap().unwrap();
+    let lock = LockRequest {
+        handle: opened.handle,
+        owner: 7,
+        start: 0,
+        end: u64::MAX,
+        kind: Some(Kind::Shared),
+        pid: 1,
+        waits: false,
+    };
+    Arc::clone(&own.fs).set_lock(ANYBODY, lock).await.unwrap();
+    // Who only reads it keeps nothing.
+    let reader = own.fs.open_made_up(ANYBODY, ino, libc::O_RDONLY).await.unwrap().unwrap();
+    Arc::clone(&own.fs).release_and_let_go(ANYBODY, ino, reader.handle, None).await.unwrap();
+    live.fs.tend_transactions().await;
+    assert_eq!(list(&live, "@txn").await, ["held"]);
+    Arc::clone(&own.fs).release_and_let_go(ANYBODY, ino, opened.handle, Some(7)).await.unwrap();
+    live.fs.tend_transactions().await;
+    assert!(list(&live, "@txn").await.is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Each attempt begins a transaction of its own, and drops it however it ends.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
@@ -38,6 +38,9 @@ struct Status {
 /// A transaction under way; dropped, it is gone.
 struct Transaction {
     root: PathBuf,
+    /// A lock of `@commit`, by which the mount knows that this process is there: if it is killed, the transaction
+    /// goes too.
+    _held: Option<File>,
 }
 
 impl Drop for Transaction {
@@ -97,7 +100,7 @@ impl Transaction {
             let name = format!("revfs-{}-{number}", std::process::id());
             let root = point.join("@txn").join(name);
             match fs::create_dir(&root) {
-                Ok(()) => return Ok(Self { root }),
+                Ok(()) => return Ok(Self { _held: hold(&root), root }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(not_begun(point, &error)),
             }
@@ -127,8 +130,11 @@ impl Transaction {
         let committed = tokio::task::spawn_blocking(commit).await;
         let committed = committed.map_err(|error| Failure::caused("cannot commit", &error))?;
         let status = self.status();
-        let Err(error) = committed else {
-            return Ok(Ended::Committed(status.committed.unwrap_or(status.revision)));
+        let error = match (committed, status.state.as_str()) {
+            (Ok(()), _) | (Err(_), "committed") => {
+                return Ok(Ended::Committed(status.committed.unwrap_or(status.revision)));
+            }
+            (Err(error), _) => error,
         };
         if status.state == "conflict" {
             return Ok(Ended::Conflict(status));
@@ -151,6 +157,15 @@ impl Transaction {
         let text = fs::read(self.root.join("@status"));
         text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
     }
+}
+
+/// A mount of an older release knows no such lock, and drops what is left alone after an hour.
+fn hold(root: &Path) -> Option<File> {
+    let locked = File::open(root.join("@commit")).and_then(|file| {
+        file.try_lock_shared()?;
+        Ok(file)
+    });
+    locked.inspect_err(|error| tracing::debug!(%error, "the transaction is not held")).ok()
 }
 
 fn not_begun(point: &Path, error: &io::Error) -> Failure {
