@@ -102,6 +102,8 @@ fn changes_of_a_real_etcd_are_told_as_far_as_it_knows_them() {
     let lines = parsed(said.strip_prefix("open\n").expect("it was opened"));
     assert_eq!(kinds_and_paths(&lines), ["write a", "create deep/b", "delete a"]);
     assert_eq!(lines[0].get("time").or(lines[0].get("author")), None, "etcd keeps neither");
+    // Programs that ask where they are in a file have nothing to complain about.
+    assert_eq!(mount.ok("{ head -n 1 app/@watch.2; head -c 9 app/@watch.2; sed 1q app/@watch.2; } 2>&1 > /dev/null"), "");
     let past = parsed(&mount.ok("head -n 1 app/@watch.2"));
     assert_eq!(kinds_and_paths(&past), ["create a"]);
     etcd.ctl(&["compact", "5"]);

@@ -168,9 +168,6 @@ fn open_flags(opened: Opened, pages: Pages) -> FopenFlags {
         Pages::Keep => FopenFlags::FOPEN_KEEP_CACHE,
         Pages::Drop => FopenFlags::empty(),
         Pages::Direct => FopenFlags::FOPEN_DIRECT_IO,
-        Pages::Stream => {
-            FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NONSEEKABLE | FopenFlags::FOPEN_STREAM
-        }
     };
     if opened.needs_no_flush { pages | FopenFlags::FOPEN_NOFLUSH } else { pages }
 }

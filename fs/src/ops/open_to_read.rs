@@ -21,10 +21,9 @@ pub enum Pages {
     /// It has to ask for them again.
     Drop,
     /// Each read is asked for: the content is made for its reader and its size not known, or may become
-    /// another at any moment.
+    /// another at any moment. A stream (`@watch`) is such a file, too: it has no positions, but programs ask for
+    /// theirs, and complain if there is none.
     Direct,
-    /// And it has neither positions nor an end.
-    Stream,
 }
 
 impl Filesystem {
@@ -41,7 +40,6 @@ impl Filesystem {
             }
             Place::PastFile { .. } => Pages::Keep,
             Place::Hidden(Hidden::Version { .. }) => Pages::Keep,
-            Place::Hidden(Hidden::Watch { .. }) => Pages::Stream,
             Place::Hidden(_) => Pages::Direct,
             Place::Directory { .. } | Place::Detached { .. } => Pages::Drop,
         }

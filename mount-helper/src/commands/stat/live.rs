@@ -158,15 +158,17 @@ impl Shown<'_> {
             "" => "accepted".to_owned(),
             reason => format!("refused: {reason}"),
         };
-        let caches =
-            if self.status.mount.watching { "true" } else { "off: changes are not watched" };
+        let caches = match self.status.mount.watching {
+            true => format!("kept in step with the store, {}", counted(*nodes, "name")),
+            false => "off: changes made elsewhere are not heard of".to_owned(),
+        };
         let facts = [
             ("mount", self.mount.point.display().to_string()),
             ("revision", self.status.revision.to_string()),
             ("changes", changes),
             ("staged", format!("{}, {}", counted(*staged_files, "file"), bytes(*staged_bytes))),
             ("events", format!("{events}, {events_raised} raised, {events_lost} lost")),
-            ("caches", format!("{caches}, {}", counted(*nodes, "node"))),
+            ("caches", caches),
             ("counted", format!("for {}", span(self.during))),
         ];
         output.bytes(before.as_bytes())?;
