@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 use revfs_tests::shell::Running;
-use revfs_tests::{Mount, Server, Shell, tools, wait};
+use revfs_tests::{Cluster, Mount, Server, Shell, tools, wait};
 
 use crate::two_mounts::TwoMounts;
 
@@ -252,6 +252,71 @@ fn a_mount_that_slept_longer_than_its_lease_writes_nothing_and_says_why() {
     wait::until_true("a change", wait::LIMIT, || one.run("echo more > else").code() == Some(0));
     assert_eq!(one.ok("flock lock cat data"), "theirs");
     assert!(one.status()["mount"]["fenced"].is_null());
+}
+
+/// Takes a lock, and shows that it is alone with it: a second one in here could not make the directory.
+const IN_TURN: &str = r#"
+import fcntl, os
+name, kind = os.environ["NAME"], os.environ["KIND"]
+file = open(kind, "r+")
+lock = fcntl.flock if kind == "flock" else fcntl.lockf
+lock(file, fcntl.LOCK_EX)
+os.mkdir("inside-" + kind)
+print("held", flush=True)
+if name == "first":
+    import select
+    while not os.path.exists("go"):
+        select.select([], [], [], 0.01)
+with open("log-" + kind, "a") as log:
+    log.write(name + "\n")
+os.rmdir("inside-" + kind)
+"#;
+
+#[test]
+fn locks_are_kept_and_pass_on_in_order_when_the_leader_is_killed() {
+    tools::need(&["python3", "flock"]);
+    let mut cluster = Cluster::with_mounts(3);
+    let leader = cluster.wait_for_leader();
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let shell = |cluster: &Cluster, member| Shell::new(&cluster.mount_point(member));
+    shell(&cluster, one).run("touch flock fcntl").ok();
+    let mut running = Vec::new();
+    for kind in ["flock", "fcntl"] {
+        wait::until_true("the file", wait::LIMIT, || {
+            shell(&cluster, other).run(&format!("test -e {kind}")).code() == Some(0)
+        });
+        for (place, (name, member)) in
+            [("first", one), ("second", other), ("third", one), ("fourth", other)]
+                .into_iter()
+                .enumerate()
+        {
+            let shell_of = python(shell(&cluster, member));
+            running.push(shell_of.variable("NAME", name).variable("KIND", kind).start(IN_TURN));
+            wait::until_true(&format!("{name} in line for {kind}"), wait::LIMIT, || {
+                let listed = shell(&cluster, one).run(&format!("revfs lock --list {kind}")).ok();
+                listed.lines().count() == place + 1
+            });
+        }
+    }
+    says(&running[0], "held");
+    says(&running[4], "held");
+    cluster.kill(leader);
+    // The others agree on a new leader, and the locks are where they were.
+    wait::until_true("a change", wait::LIMIT, || {
+        shell(&cluster, other).run("mkdir -p after").code() == Some(0)
+    });
+    assert_eq!(shell(&cluster, other).run("flock -n flock true").code(), Some(1));
+    for waiting in [1, 2, 3, 5, 6, 7] {
+        assert_eq!(running[waiting].stdout(), "", "it holds what another holds");
+    }
+    shell(&cluster, other).run("touch go").ok();
+    for line in running {
+        assert_eq!(line.finish(wait::LIMIT).ok(), "held");
+    }
+    for kind in ["flock", "fcntl"] {
+        let order = shell(&cluster, one).run(&format!("flock {kind} cat log-{kind}")).ok();
+        assert_eq!(order, "first\nsecond\nthird\nfourth", "{kind}");
+    }
 }
 
 #[test]
