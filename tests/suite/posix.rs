@@ -382,3 +382,18 @@ fn data_is_sought_and_copied() {
     assert_eq!(mount.python(copy), "5");
     assert_eq!(fs::read(mount.path("g")).expect("read"), b"\x0023456");
 }
+
+#[test]
+fn access_times_are_not_kept() {
+    tools::need(&["rsync", "tar"]);
+    let mount = Mount::up();
+    mount.ok("echo x > f; touch -d 2020-01-01T00:00:00Z f");
+    let before = mount.revision();
+    assert_eq!(mount.ok("cat f; stat -c '%X %Y' f"), "x\n1577836800 1577836800");
+    mount.run("touch -a f").fails_saying("Operation not supported");
+    assert_eq!(mount.revision(), before);
+    mount.ok("cp -a f copied; rsync -a f synced; mkdir out; tar -c f | tar -x -C out");
+    for file in ["f", "copied", "synced", "out/f"] {
+        assert_eq!(mount.ok(&format!("stat -c '%X %Y' {file}")), "1577836800 1577836800", "{file}");
+    }
+}
