@@ -66,6 +66,18 @@ impl Cluster {
         Self::with_mounts_that(members, &[])
     }
 
+    /// As [`Cluster::with_mounts`], of which the first `founders` of so many machines begin the cluster.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn with_mounts_and_room(founders: u8, machines: u8) -> Self {
+        let cluster = Self::began(founders, machines, &[], true);
+        cluster.wait_for_leader();
+        (0..founders).for_each(|member| cluster.wait_mounted(member));
+        cluster
+    }
+
     /// As [`Cluster::with_mounts`], with further settings.
     ///
     /// # Panics

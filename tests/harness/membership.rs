@@ -43,6 +43,26 @@ impl Cluster {
     /// If it is refused.
     pub fn add_machine(&mut self, asked: u8, machine: u8) -> String {
         let id = self.add(asked, &format!("m{machine}"), &self.peer_url(machine));
+        self.start_joining(machine);
+        id
+    }
+
+    /// The same with another role than a voter's, and without its id.
+    ///
+    /// # Panics
+    /// If it is refused for long.
+    pub fn add_machine_as(&mut self, asked: u8, machine: u8, role: &str) {
+        let url = self.peer_url(machine);
+        // On a busy machine leaders change by themselves; repeated, what has happened is refused.
+        wait::until_true("its addition", wait::LIMIT, || {
+            let words = ["member", "add", &url, "--role", role];
+            let output = self.revfs(&self.client(asked), &words).output().expect("it runs");
+            output.status.success() || String::from_utf8_lossy(&output.stderr).contains("already")
+        });
+        self.start_joining(machine);
+    }
+
+    fn start_joining(&mut self, machine: u8) {
         let mut settings = self.founder_settings();
         let peer = format!("m{machine}={}", self.peer_url(machine));
         if !settings[0].contains(&peer) {
@@ -50,7 +70,6 @@ impl Cluster {
         }
         settings.push("--initial-cluster-state=existing".to_owned());
         self.start_with(machine, &settings);
-        id
     }
 
     /// A member loses its disk: it is removed, and comes back with an empty one, as a voter or as a learner that is

@@ -85,3 +85,44 @@ fn a_mount_whose_member_is_cut_off_reads_on_and_refuses_changes_until_it_is_back
     shows(&cluster, other, "new/again", "again\n");
     assert_eq!(read(&cluster.mount_point(other), "lost"), None, "it was refused");
 }
+
+#[test]
+fn a_read_only_members_mount_reads_its_own_store_and_brings_changes_to_the_voters() {
+    let mut cluster = Cluster::with_mounts_and_room(3, 4);
+    let at = cluster.wait_for_leader();
+    shell(&cluster, at).run("mkdir app && echo red > app/color").ok();
+    cluster.add_machine_as(at, 3, "read-only");
+    cluster.wait_mounted(3);
+    shows(&cluster, 3, "app/color", "red\n");
+    // What is written through it is forwarded: files, names, attributes, locks.
+    shell(&cluster, 3)
+        .run("echo blue > app/color && mkdir new && mv app/color new/color && chmod 600 new/color")
+        .ok();
+    shell(&cluster, 3).run("flock new/color -c 'echo locked >> new/color'").ok();
+    for member in 0..4 {
+        shows(&cluster, member, "new/color", "blue\nlocked\n");
+        assert_eq!(shell(&cluster, member).run("stat -c %a new/color; ls app").ok(), "600");
+    }
+    let lines = cluster.listed(at);
+    let learners = lines.iter().filter(|line| line.ends_with(", true")).count();
+    assert_eq!((lines.len(), learners), (4, 1), "it never votes: {lines:?}");
+    // Alone it shows what it has, and takes nothing.
+    cluster.network.isolate(3);
+    shows(&cluster, 3, "new/color", "blue\nlocked\n");
+    shell(&cluster, at).run("echo later > new/later").ok();
+    // What was under way has an unknown end (EIO); then it knows that nobody can be reached.
+    let mut tries = 0;
+    wait::until_true("refusal as a read-only file system", wait::LIMIT, || {
+        tries += 1;
+        let tried = shell(&cluster, 3).run(&format!("mkdir try-{tries}"));
+        tried.fails().contains("Read-only file system")
+    });
+    assert_eq!(read(&cluster.mount_point(3), "new/later"), None);
+    cluster.network.heal();
+    shows(&cluster, 3, "new/later", "later\n");
+    wait::until_true("a change through the mount that was cut off", wait::LIMIT, || {
+        shell(&cluster, 3).run("echo again | dd of=new/again conv=fsync").code() == Some(0)
+    });
+    shows(&cluster, at, "new/again", "again\n");
+    (0..4).for_each(|member| cluster.stop(member));
+}
