@@ -142,3 +142,60 @@ fn what_an_import_is_told_must_fit_together() {
         assert_eq!(shell().run(&format!("revfs import {line}")).code(), Some(2), "{line}");
     }
 }
+
+#[test]
+fn roles_come_along_and_leases_at_the_end_of_a_move_and_users_are_named() {
+    let (etcd, server) = (Etcd::start(), Server::start(&[]));
+    let (source, destination) = (etcd.endpoint(), server.url());
+    let lease = ctl(&source, "lease grant 3600");
+    let lease = lease.split_whitespace().nth(1).expect("a lease").to_owned();
+    let lines = [
+        "role add readers",
+        "role grant-permission readers read --prefix /app/",
+        "role add writers",
+        "role grant-permission writers readwrite /app/a",
+        "role grant-permission writers write /app/b /app/d",
+        "user add alice:secret",
+        "user grant-role alice readers",
+        "put /app/b 2",
+    ];
+    change(&source, &lines.map(str::to_owned));
+    change(&source, &[format!("put /app/a 1 --lease={lease}"), "lease grant 60".to_owned()]);
+    let import =
+        |more: &str| shell().run(&format!("revfs import {source} --to {destination} {more}"));
+    let roles = |at: &str| ctl(at, "role get readers") + &ctl(at, "role get writers");
+    let said = import("").ok();
+    for words in [
+        "not taken over: user alice: revfs user add alice; revfs user grant alice readers",
+        "not taken over: leases, without --finish",
+        "2 roles taken over",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(roles(destination), roles(&source));
+    assert_eq!(ctl(destination, "lease list"), "found 0 leases");
+    // What a killed one has not done yet is done by the next; what is somebody's own is not touched.
+    change(destination, &["role revoke-permission writers /app/a".to_owned()]);
+    drop(import("").ok());
+    assert_eq!(roles(destination), roles(&source));
+    change(destination, &["role grant-permission readers read /other".to_owned()]);
+    import("").fails_saying("role readers permits more at the destination");
+    assert_eq!(import("").code(), Some(3));
+    drop(import("--overwrite").ok());
+    assert_eq!(roles(destination), roles(&source));
+    // What somebody else has changed is found, and the next run changes it back.
+    change(destination, &["put /app/b stray".to_owned()]);
+    import("").fails_saying("run it again");
+    drop(import("").ok());
+    // Of a part of the keys roles would mean something else.
+    let said = import("--prefix /app/ --dest-prefix /part/").ok();
+    assert!(said.contains("not taken over: roles: only a part"), "{said}");
+    drop(shell().run(&format!("revfs del --prefix /part/ --endpoint {destination}")).ok());
+    let said = import("--finish --overwrite").ok();
+    assert!(said.contains("2 leases with 1 key taken over"), "{said}");
+    let state = ctl(destination, &format!("lease timetolive {lease} --keys"));
+    assert!(state.contains("granted with TTL(3600s)") && state.contains("[/app/a]"), "{state}");
+    assert_eq!(ctl(destination, "get --prefix /"), "/app/a\n1\n/app/b\n2");
+    change(destination, &[format!("lease revoke {lease}")]);
+    assert_eq!(ctl(destination, "get --prefix /"), "/app/b\n2");
+}

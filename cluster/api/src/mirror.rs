@@ -19,6 +19,7 @@
 //! destination that is among the origins of its source would be fed its own changes: that is refused.
 
 mod copying;
+mod leases;
 mod patience;
 mod places;
 mod record;
@@ -33,10 +34,11 @@ use bytes::Bytes;
 
 use crate::KeySpace;
 use crate::keyspace::{
-    ChangeKind, ChangesRequest, Compare, Error, Event, KEY_BYTES_MAX, Op, Origin, Read, Revision,
-    RevisionEvents, Txn, escaped_bytes,
+    ChangeKind, ChangesRequest, Compare, Error, Event, KEY_BYTES_MAX, LeaseId, Op, Origin, Read,
+    Revision, RevisionEvents, Txn, escaped_bytes,
 };
 
+pub use leases::Leases;
 pub use patience::Patience;
 pub use places::Places;
 pub use record::{RECORD_PREFIX as MIRROR_PREFIX, Record};
@@ -70,6 +72,8 @@ pub enum MirrorError {
     OtherSource { cluster: u64, prefix: String },
     #[error("another mirror writes to the same destination")]
     Rival,
+    #[error("the destination has a lease {:016x} of its own, with other keys", .lease.0)]
+    LeaseTaken { lease: LeaseId },
     #[error(
         "revision {revision} of the source changes {changes} keys, which are too many for one \
          transaction of the destination: {source}"
@@ -418,11 +422,17 @@ impl Mirror {
         }
     }
 
-    /// Compares both sides, key by key, at one revision of each, until one differs.
+    /// Compares both sides, key by key, at one revision of each, until one differs. What differs was changed by
+    /// somebody else, and no revision to come would change it back: so the next run compares all, and does.
     ///
     /// # Errors
-    /// What a read meets; a source that is compacted meanwhile.
-    pub async fn verify(&self) -> Result<Verified, MirrorError> {
-        copying::first_difference(self, self.record.revision, Revision::NONE).await
+    /// What a read meets; one that is compacted meanwhile; a difference that cannot be noted.
+    pub async fn verify(&mut self) -> Result<Verified, MirrorError> {
+        let verified = copying::first_difference(self, self.record.revision).await?;
+        if verified.differs.is_some() {
+            let anew = Record { is_copying: true, copied: None, ..self.record.clone() };
+            self.put(Vec::new(), anew).await?;
+        }
+        Ok(verified)
     }
 }

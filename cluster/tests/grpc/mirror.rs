@@ -53,7 +53,7 @@ async fn completed(sides: &Sides) -> (Mirror, Vec<Step>) {
     (mirror, steps.into_inner().expect("nobody panics"))
 }
 
-async fn assert_equal(mirror: &Mirror, keys: u64) {
+async fn assert_equal(mirror: &mut Mirror, keys: u64) {
     let verified = mirror.verify().await.expect("both answer");
     assert_eq!((verified.keys, verified.differs), (keys, None));
 }
@@ -69,13 +69,13 @@ async fn a_copy_that_was_killed_goes_on_behind_the_last_key_and_begins_anew_if_i
     // What is copied already changes, and what is not.
     let changes = vec![Op::put(name(0), "new"), Op::put(name(KEYS - 1), "new")];
     let present = put(&sides.0, changes).await;
-    let (mirror, steps) = completed(&sides).await;
+    let (mut mirror, steps) = completed(&sides).await;
     let behind = format!("/copy/{:04}", 2 * BATCH - 1).into();
     assert_eq!(steps[0], Step::Copying { revision: first, behind: Some(behind) });
     let copied = Step::Copied { revision: first, changed: KEYS - 2 * BATCH };
     assert!(steps.contains(&copied), "{steps:?}");
     assert_eq!(mirror.position(), present);
-    assert_equal(&mirror, KEYS).await;
+    assert_equal(&mut mirror, KEYS).await;
     mirror.finish().await.expect("it is ours");
 
     // The same once more to where nothing is, and what it copies is forgotten meanwhile.
@@ -84,9 +84,46 @@ async fn a_copy_that_was_killed_goes_on_behind_the_last_key_and_begins_anew_if_i
     killed_after(&sides, BATCH).await;
     let present = put(&sides.0, vec![Op::put(name(1), "newer"), Op::delete(name(2))]).await;
     sides.0.compact(present, true).await.expect("it compacts");
-    let (mirror, steps) = completed(&sides).await;
+    let (mut mirror, steps) = completed(&sides).await;
     assert!(steps.contains(&Step::Copying { revision: present, behind: None }), "{steps:?}");
-    assert_equal(&mirror, KEYS - 1).await;
+    assert_equal(&mut mirror, KEYS - 1).await;
+    drop((sides, mirror));
+    nodes.0.stop().await;
+    nodes.1.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_changed_is_found_and_changed_back_whatever_the_destination_forgets() {
+    let nodes = (Node::start().await, Node::start().await);
+    let sides: Sides = (nodes.0.key_space(), nodes.1.key_space());
+    put(&sides.0, (0..KEYS).map(|number| Op::put(name(number), "v")).collect()).await;
+    let (mut mirror, _) = completed(&sides).await;
+    assert_equal(&mut mirror, KEYS).await;
+    let copy = |number: u64| name(number).replace("app", "copy");
+    put(&sides.1, (0..KEYS).map(|number| Op::put(copy(number), "other")).collect()).await;
+    let verified = mirror.verify().await.expect("both answer");
+    assert_eq!(verified.differs, Some(copy(0).into()));
+    // Another process goes on; what it reads of the destination is forgotten under it.
+    drop(mirror);
+    let mut mirror = self::mirror(&sides).await;
+    let (steps, destination) = (Mutex::new(Vec::new()), Arc::clone(&sides.1));
+    let mut on_step = |step| {
+        if let Step::Compared { .. } = step {
+            let forgotten = async {
+                let present = destination.read(Revision::NONE, Vec::new()).await;
+                let present = present.expect("it answers").current;
+                destination.compact(present, true).await.expect("it compacts");
+            };
+            let handle = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| handle.block_on(forgotten));
+        }
+        steps.lock().expect("nobody panics").push(step);
+    };
+    mirror.run(false, &mut on_step).await.expect("both answer");
+    let steps = steps.into_inner().expect("nobody panics");
+    let copies = steps.iter().filter(|step| matches!(step, Step::Copying { .. })).count();
+    assert_eq!(copies, 1, "{steps:?}");
+    assert_equal(&mut mirror, KEYS).await;
     drop((sides, mirror));
     nodes.0.stop().await;
     nodes.1.stop().await;

@@ -3,6 +3,7 @@
 mod fetched;
 mod live;
 mod long_keys;
+mod roles;
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,9 @@ use crate::output::{Output, Progress, counted};
 /// with --follow also each later revision, as one transaction, until it is told to end. The destination has
 /// revisions of its own. A killed import goes on where it was when the same line is run again: its place is
 /// a key of the destination. It is `revfs mirror` with a look before and a comparison at the end; a cluster
-/// that does not answer is waited for as there.
+/// that does not answer is waited for as there. Roles come along at the end, unless only a part of the keys is
+/// taken; leases, under their numbers, with --finish. Users have to be added by hand, for the API does not tell
+/// the hashes of their passwords; they are listed. With --data-dir they come along.
 ///
 /// What cannot be taken over is listed before anything is written. At the end everything is compared. To
 /// go on after an interruption, run the same line again.

@@ -20,7 +20,7 @@ const PAGE: usize = 500;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Changes of one transaction: a real etcd takes 128, and the record is one.
-const BATCH_OPS: usize = 100;
+pub(super) const BATCH_OPS: usize = 100;
 
 /// Bytes of values in one transaction: a real etcd takes 1.5 MiB.
 const BATCH_BYTES: usize = 512 * 1024;
@@ -32,6 +32,8 @@ pub(super) struct Side {
     is_source: bool,
     keys_only: bool,
     at: Revision,
+    /// Whether all pages are of the revision of the first.
+    is_one_view: bool,
     /// What is left to read; of the last one only files count, of the others only what lies beside them.
     ranges: VecDeque<KeyRange>,
     page: VecDeque<(Place, KeyValue)>,
@@ -57,7 +59,14 @@ impl Side {
         is_source: bool,
     ) -> Self {
         let page = VecDeque::new();
-        Self { keys, places, is_source, keys_only: false, at, ranges, page, page_keys: PAGE_FIRST }
+        let (keys_only, is_one_view, page_keys) = (false, true, PAGE_FIRST);
+        Self { keys, places, is_source, keys_only, at, is_one_view, ranges, page, page_keys }
+    }
+
+    /// Each page as it is when it is read. Who alone changes a side, in the order of its keys, needs no view
+    /// of it, which could be forgotten under a long copy.
+    fn without_view(self) -> Self {
+        Self { at: Revision::NONE, is_one_view: false, ..self }
     }
 
     pub(super) fn without_values(self) -> Self {
@@ -90,7 +99,9 @@ impl Side {
             let (limit, keys_only) = (self.page_keys, self.keys_only);
             let read = RangeRead { limit, keys_only, ..RangeRead::new(range.clone()) };
             let answer = self.keys.read(self.at, vec![Read::Range(read)]).await?;
-            self.at = answer.revision;
+            if self.is_one_view {
+                self.at = answer.revision;
+            }
             let Some(Answer::Range(found)) = answer.answers.into_iter().next() else { continue };
             if let Some(last) = found.kvs.last().filter(|_| found.more) {
                 self.ranges.push_front(behind(&range, &last.key));
@@ -152,18 +163,7 @@ struct Differences {
 }
 
 impl Differences {
-    async fn begin(
-        mirror: &Mirror,
-        (at, there): (Revision, Revision),
-        behind: Option<&Place>,
-    ) -> Result<Self, MirrorError> {
-        let places = &mirror.places;
-        let mut source = Side::source(Arc::clone(&mirror.source), places.clone(), at);
-        let keys = Arc::clone(&mirror.destination);
-        let mut destination = Side::destination(keys, places.clone(), there);
-        if let Some(place) = behind {
-            (source, destination) = (source.behind(place), destination.behind(place));
-        }
+    async fn begin(mut source: Side, mut destination: Side) -> Result<Self, MirrorError> {
         let (wanted, found) = (source.next().await?, destination.next().await?);
         Ok(Self { source, destination, wanted, found, keys: 0 })
     }
@@ -204,7 +204,6 @@ pub(super) async fn copy(
     now: Revision,
     on_step: OnStep<'_>,
 ) -> Result<(), MirrorError> {
-    let there = mirror.destination.read(Revision::NONE, Vec::new()).await?.current;
     let is_begun = mirror.record.is_copying && mirror.record.revision <= now;
     let copied = mirror.record.copied.clone().filter(|_| is_begun);
     let behind = copied.and_then(|key| mirror.places.place_at_destination(&key));
@@ -215,7 +214,12 @@ pub(super) async fn copy(
     mirror.record.is_copying = true;
     let revision = mirror.record.revision;
     on_step(Step::Copying { revision, behind: behind.as_ref().map(|place| place.key.clone()) });
-    let mut differences = Differences::begin(mirror, (revision, there), behind.as_ref()).await?;
+    let (mut source, destination) = sides(mirror, revision);
+    let mut destination = destination.without_view();
+    if let Some(place) = &behind {
+        (source, destination) = (source.behind(place), destination.behind(place));
+    }
+    let mut differences = Differences::begin(source, destination).await?;
     let (mut ops, mut bytes, mut changed) = (Vec::new(), 0, 0);
     let mut last = None;
     while let Some(difference) = differences.next().await? {
@@ -244,13 +248,20 @@ pub(super) async fn copy(
     Ok(())
 }
 
-/// The first key of the destination at `now` that is not what the source was at `revision`.
+/// The source at `revision`, and the present of the destination.
+fn sides(mirror: &Mirror, revision: Revision) -> (Side, Side) {
+    let source = Side::source(Arc::clone(&mirror.source), mirror.places.clone(), revision);
+    let keys = Arc::clone(&mirror.destination);
+    (source, Side::destination(keys, mirror.places.clone(), Revision::NONE))
+}
+
+/// The first key of the present destination that is not what the source was at `revision`.
 pub(super) async fn first_difference(
     mirror: &Mirror,
     revision: Revision,
-    now: Revision,
 ) -> Result<Verified, MirrorError> {
-    let mut differences = Differences::begin(mirror, (revision, now), None).await?;
+    let (source, destination) = sides(mirror, revision);
+    let mut differences = Differences::begin(source, destination).await?;
     let differs = differences.next().await?.map(|difference| difference.key().clone());
     Ok(Verified { keys: differences.keys, differs })
 }

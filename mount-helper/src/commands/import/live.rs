@@ -3,12 +3,14 @@
 //! at the destination; what is added here is the look before it and the end that is wanted of a move.
 
 use bytes::Bytes;
+use revfs_api::client::Client;
 use revfs_api::keyspace::{self, KEY_BYTES_MAX, Revision};
-use revfs_api::mirror::{Mirror, MirrorError, Places, Survey, Verified, survey};
+use revfs_api::mirror::{Leases, Mirror, MirrorError, Places, Survey, Verified, survey};
 use serde_json::json;
 
 use super::ImportArgs;
 use super::long_keys::{LongKeys, refused};
+use super::roles::Authority;
 use crate::args::Globals;
 use crate::commands::mirror::{DestinationArgs, PatienceArgs, Sides, end, failure, print};
 use crate::error::{Failure, Kind, Result};
@@ -19,11 +21,13 @@ use crate::signals::Signals;
 /// Comparisons that may end because the source forgot the revision.
 const COMPARISONS_MAX: u32 = 5;
 
-/// What the API of an etcd does not tell, or what it is not asked for.
-const LEFT_OUT: [&str; 2] = [
-    "history before this revision: the destination's revisions are its own",
-    "users, roles and leases: a key goes when it goes at the source",
-];
+/// What the API of an etcd does not tell.
+const HISTORY: &str = "history before this revision: the destination's revisions are its own";
+const USERS: &str = "users: nobody is told the hashes of their passwords; add them by hand";
+/// Nobody renews them at the destination before clients have changed over: until then a key goes when it goes
+/// at the source.
+const LEASES: &str = "leases, without --finish: a key goes when it goes at the source";
+const ROLES: &str = "roles: only a part of the keys is taken";
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Into a cluster that runs")]
@@ -49,8 +53,8 @@ pub(super) struct LiveArgs {
     #[arg(long, conflicts_with = "data_dir")]
     overwrite: bool,
 
-    /// At the end, once all was compared, remove the note of the place from the destination: it is done for
-    /// good
+    /// At the end, once all was compared, take over the leases, each with its whole time, and remove the note of
+    /// the place from the destination: it is done for good
     #[arg(long, conflicts_with_all = ["data_dir", "no_verify"])]
     finish: bool,
 
@@ -66,6 +70,12 @@ impl LiveArgs {
         let source = self.prefix.clone().map(Bytes::from).unwrap_or_default();
         let destination = self.dest_prefix.clone().map_or_else(|| source.clone(), Bytes::from);
         Places { source, destination, leaves_out_long: skip_long_keys }
+    }
+
+    /// Whether every key of the source keeps its name: only then roles mean the same.
+    fn is_whole(&self) -> bool {
+        let empty = |prefix: &Option<String>| prefix.as_ref().is_none_or(String::is_empty);
+        empty(&self.prefix) && empty(&self.dest_prefix)
     }
 }
 
@@ -83,7 +93,8 @@ pub(super) async fn run(
     }
     let mut signals = Signals::new()?;
     let sides = args.live.destination_connection.connect((&args.source, to), globals).await?;
-    let import = Import { args, what: format!("import {} into {to}", args.source) };
+    let clients = args.live.destination_connection.clients((&args.source, to), globals)?;
+    let import = Import { args, clients, what: format!("import {} into {to}", args.source) };
     let mut mirror = tokio::select! {
         begun = import.begin(sides, output) => begun?,
         name = signals.next() => return Err(interrupted(name)),
@@ -99,7 +110,12 @@ pub(super) async fn run(
         name = signals.next() => return Err(interrupted(name)),
     };
     let is_equal = verified.as_ref().is_some_and(|verified| verified.differs.is_none());
+    if is_equal || verified.is_none() {
+        import.authority_taken(output).await?;
+    }
     if args.live.finish && is_equal {
+        let leases = mirror.take_leases().await.map_err(|error| import.failure(&error))?;
+        import.leases_taken(leases, output)?;
         mirror.finish().await.map_err(|error| import.failure(&error))?;
     }
     end(revision, verified.as_ref(), output)
@@ -113,6 +129,8 @@ fn interrupted(signal: &str) -> Failure {
 /// One run of the command.
 struct Import<'a> {
     args: &'a ImportArgs,
+    /// Of the source, and of the destination.
+    clients: (Client, Client),
     /// Completes the sentence "cannot …".
     what: String,
 }
@@ -131,7 +149,8 @@ impl Import<'_> {
         let survey = survey(&sides.0, &places, &mut on_keys).await;
         let survey = survey.map_err(|error| self.failure(&error))?;
         drop(progress);
-        self.announce(&survey, output)?;
+        let authority = self.authority().await?;
+        self.announce(&survey, &authority, output)?;
         if survey.long_keys_count > 0 && !skips {
             let keys = counted(survey.long_keys_count, "key");
             return Err(refused(
@@ -139,9 +158,44 @@ impl Import<'_> {
                     .because(format!("{keys} longer than {KEY_BYTES_MAX} bytes")),
             ));
         }
+        if !live.overwrite {
+            authority.check(&self.clients.1).await?;
+        }
         let begun = Mirror::begin(sides, places, live.overwrite, origin()).await;
         let mirror = begun.map_err(|error| self.failure(&error))?;
         Ok(mirror.with_patience(live.patience.patience()))
+    }
+
+    /// The roles that are to be taken, and whom else there is.
+    async fn authority(&self) -> Result<Authority> {
+        match self.args.live.is_whole() {
+            true => Authority::of(&self.clients.0).await,
+            false => Ok(Authority::none()),
+        }
+    }
+
+    async fn authority_taken(&self, output: &mut Output) -> Result<()> {
+        let authority = self.authority().await?;
+        if !self.args.live.overwrite {
+            authority.check(&self.clients.1).await?;
+        }
+        let roles = authority.take(&self.clients.1).await?;
+        if output.json {
+            output.document(&json!({ "roles_taken": roles }))?;
+        } else if roles > 0 {
+            output.line(&format!("{} taken over", counted(roles, "role")))?;
+        }
+        output.finish()
+    }
+
+    fn leases_taken(&self, Leases { leases, keys }: Leases, output: &mut Output) -> Result<()> {
+        if output.json {
+            output.document(&json!({ "leases_taken": leases, "keys_on_leases": keys }))?;
+        } else if leases > 0 {
+            let (leases, keys) = (counted(leases, "lease"), counted(keys, "key"));
+            output.line(&format!("{leases} with {keys} taken over"))?;
+        }
+        output.finish()
     }
 
     async fn ran(&self, mirror: &mut Mirror, follow: bool, output: &mut Output) -> Result<()> {
@@ -181,7 +235,20 @@ impl Import<'_> {
         }
     }
 
-    fn announce(&self, survey: &Survey, output: &mut Output) -> Result<()> {
+    /// What is not taken over.
+    fn left_out(&self, authority: &Authority) -> Vec<String> {
+        let mut left = vec![HISTORY.to_owned(), USERS.to_owned()];
+        if !self.args.live.finish {
+            left.push(LEASES.to_owned());
+        }
+        match self.args.live.is_whole() {
+            true => left.extend(authority.left()),
+            false => left.push(ROLES.to_owned()),
+        }
+        left
+    }
+
+    fn announce(&self, survey: &Survey, authority: &Authority, output: &mut Output) -> Result<()> {
         let named = survey.long_keys.iter().map(|long| (&long.key[..], long.bytes)).collect();
         let long_keys = LongKeys { named, count: survey.long_keys_count };
         let source = &self.args.source;
@@ -191,7 +258,8 @@ impl Import<'_> {
                 "revision": survey.revision.0,
                 "keys": survey.keys,
                 "leased_keys": survey.leased_keys,
-                "left_out": LEFT_OUT,
+                "left_out": self.left_out(authority),
+                "authority": authority.document(),
                 "long_keys_count": survey.long_keys_count,
                 "long_keys": long_keys.documents(),
             }))?;
@@ -203,7 +271,7 @@ impl Import<'_> {
             counted(survey.keys, "key"),
             survey.leased_keys,
         ))?;
-        for what in LEFT_OUT {
+        for what in self.left_out(authority) {
             output.line(&format!("not taken over: {what}"))?;
         }
         long_keys.print(output)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::ValueHint;
 use revfs_api::KeySpace;
+use revfs_api::client::Client;
 use revfs_api::mirror::Patience;
 
 use crate::args::Globals;
@@ -64,10 +65,23 @@ impl DestinationArgs {
         (source, destination): (&str, &str),
         globals: &Globals,
     ) -> Result<Sides> {
-        let there = Globals { connection: self.over(&globals.connection), ..globals.clone() };
         let source = endpoint::connect(source, globals).await?;
-        let destination = endpoint::connect(destination, &there).await?;
+        let destination = endpoint::connect(destination, &self.there(globals)).await?;
         Ok((source, destination))
+    }
+
+    fn there(&self, globals: &Globals) -> Globals {
+        Globals { connection: self.over(&globals.connection), ..globals.clone() }
+    }
+
+    /// Clients of both, for what a key space has no words for.
+    pub(in crate::commands) fn clients(
+        &self,
+        (source, destination): (&str, &str),
+        globals: &Globals,
+    ) -> Result<(Client, Client)> {
+        let there = endpoint::client_of(destination, &self.there(globals))?;
+        Ok((endpoint::client_of(source, globals)?, there))
     }
 }
 

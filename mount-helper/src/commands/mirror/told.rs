@@ -103,6 +103,9 @@ pub(in crate::commands) fn failure(what: &str, error: &MirrorError) -> Failure {
         MirrorError::Rival => failure
             .of_kind(Kind::Conflict)
             .hint("one that was started later has taken over; only one should run"),
+        MirrorError::LeaseTaken { .. } => failure
+            .of_kind(Kind::Conflict)
+            .hint("`revfs lease revoke` it there, or leave leases behind: without --finish"),
         MirrorError::TooBig { .. } => {
             failure.hint("let the destination take larger ones: --max-txn-ops, --max-request-bytes")
         }
