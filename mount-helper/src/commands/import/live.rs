@@ -179,11 +179,14 @@ impl Import<'_> {
         if !self.args.live.overwrite {
             authority.check(&self.clients.1).await?;
         }
-        let roles = authority.take(&self.clients.1).await?;
-        if output.json {
-            output.document(&json!({ "roles_taken": roles }))?;
-        } else if roles > 0 {
-            output.line(&format!("{} taken over", counted(roles, "role")))?;
+        let taken = authority.take(&self.clients.1).await?;
+        match taken {
+            _ if output.json => output.document(&json!({ "roles_taken": taken }))?,
+            None => {
+                output.line("no role taken over: only root may see those of the destination")?
+            }
+            Some(0) => {}
+            Some(roles) => output.line(&format!("{} taken over", counted(roles, "role")))?,
         }
         output.finish()
     }

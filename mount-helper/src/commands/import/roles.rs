@@ -65,7 +65,7 @@ impl Authority {
 
     /// Refuses roles that would be changed at the destination.
     pub(super) async fn check(&self, destination: &Client) -> Result<()> {
-        let there = existing(destination, self.roles()).await?;
+        let Some(there) = existing(destination, self.roles()).await? else { return Ok(()) };
         let more = there.iter().find(|(name, _, more)| !more.is_empty() && name != "root");
         let Some((name, ..)) = more else { return Ok(()) };
         let message = format!("role {name} permits more at the destination than at the source");
@@ -73,9 +73,10 @@ impl Authority {
             .hint(format!("`revfs role del {name}` there, or make it equal with --overwrite")))
     }
 
-    /// Makes each role at the destination what it is at the source; how many there are.
-    pub(super) async fn take(&self, destination: &Client) -> Result<u64> {
-        let there = existing(destination, self.roles()).await?;
+    /// Makes each role at the destination what it is at the source; how many there are. None if whoever asks may
+    /// not see those of the destination.
+    pub(super) async fn take(&self, destination: &Client) -> Result<Option<u64>> {
+        let Some(there) = existing(destination, self.roles()).await? else { return Ok(None) };
         for (name, wanted) in self.roles() {
             let (lacks, more) = match there.iter().find(|(other, ..)| other == name) {
                 Some((_, lacks, more)) => (lacks.as_slice(), more.as_slice()),
@@ -94,7 +95,7 @@ impl Authority {
                 granted.asked(|| format!("make role {name} equal"))?;
             }
         }
-        Ok(self.roles().len() as u64)
+        Ok(Some(self.roles().len() as u64))
     }
 }
 
@@ -113,15 +114,21 @@ impl Known {
     }
 }
 
+/// A role of both, what it lacks at the destination, and what it permits there beyond the source's.
+type Compared = (String, Vec<Permission>, Vec<Permission>);
+
 /// Of those roles that the destination has: what they lack, and what they permit beyond the source's.
 async fn existing(
     destination: &Client,
     wanted: &[(String, Vec<Permission>)],
-) -> Result<Vec<(String, Vec<Permission>, Vec<Permission>)>> {
+) -> Result<Option<Vec<Compared>>> {
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
-    let names = destination.roles().await.asked(|| "list the roles there".to_owned())?;
+    let names = match destination.roles().await {
+        Err(keyspace::Error::Denied { .. }) => return Ok(None),
+        names => names.asked(|| "list the roles there".to_owned())?,
+    };
     let mut there = Vec::new();
     for (name, wanted) in wanted.iter().filter(|(name, _)| names.contains(name)) {
         let has = destination.role(name).await.asked(|| format!("show role {name} there"))?;
@@ -129,5 +136,5 @@ async fn existing(
         let more = has.iter().filter(|permission| !wanted.contains(permission)).cloned();
         there.push((name.clone(), lacks.collect(), more.collect()));
     }
-    Ok(there)
+    Ok(Some(there))
 }
