@@ -469,14 +469,14 @@ impl fuser::Filesystem for Adapter {
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.to_owned();
-        self.at(Op::Stat, ino).serve(
+        self.at(Op::Xattr, ino).serve(
             |own| async move { own.getxattr(ino.0, &name).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.at(Op::Stat, ino).serve(
+        self.at(Op::Xattr, ino).serve(
             |own| async move { own.listxattr(ino.0).await },
             move |_, answer| reply::xattr(reply, size, answer),
         );

@@ -2,12 +2,16 @@
 //!
 //!     cargo bench -p revfs-tests --bench mount            a table
 //!     cargo bench -p revfs-tests --bench mount -- --json  one JSON document
+//!     … -- --bounded                                      only the lines with a bound
 //!
 //! Each round measures every subject once, in turn, so that a slow minute of the machine hits all of
 //! them; a figure is the median of its samples over all rounds. What a create must cost at least is
 //! measured beside it: one fdatasync of a file allocated in advance (the log's), and five round trips
 //! to a FUSE file system that does nothing.
 
+#[path = "mount/bounded.rs"]
+mod bounded;
+mod bounds;
 #[path = "mount/empty_handler.rs"]
 mod empty_handler;
 #[path = "mount/figures.rs"]
@@ -43,7 +47,7 @@ fn main() {
     let json = arguments.iter().any(|argument| argument == "--json");
     let disk = TempDir::with_prefix_in("revfs-bench-", disk_dir()).expect("a place on the disk");
     let memory = TempDir::with_prefix_in("revfs-bench-", "/dev/shm").expect("a place on tmpfs");
-    let mount = Mount::up_with(|place| place.data = disk.path().join("data"));
+    let mut mount = Mount::up_with(|place| place.data = disk.path().join("data"));
     let empty = empty_handler::start(&memory.path().join("empty"));
     let subject = |name: &str, dir: PathBuf| {
         std::fs::create_dir_all(&dir).expect("a directory to measure in");
@@ -59,12 +63,15 @@ fn main() {
     let original = disk.path().join("original");
     let real = tree::copy_real_tree(&original);
     let mut figures = Figures::default();
+    let only_bounded = arguments.iter().any(|argument| argument == "--bounded");
     for round in 0..ROUNDS {
         eprintln!("round {} of {ROUNDS}", round + 1);
-        for subject in &subjects {
-            operations::measure(subject, round, &original, &mut figures);
+        if !only_bounded {
+            for subject in &subjects {
+                operations::measure(subject, round, &original, &mut figures);
+            }
+            operations::measure_cached(&subjects, round, &mut figures);
         }
-        operations::measure_cached(&subjects, round, &mut figures);
         operations::fdatasync(&disk.path().join("synced"), &mut figures);
         operations::empty_create(empty.dir(), round, &mut figures);
     }
@@ -75,10 +82,17 @@ fn main() {
         real.entries,
         std::thread::available_parallelism().map_or(0, usize::from),
     );
+    eprintln!("figures with a bound");
+    let memory = &subjects[2].dir;
+    let beside = bounded::Beside { ours: &dir, memory, empty: empty.dir() };
+    let lines = bounded::measure(&mut mount, &beside, &figures);
     if json {
-        println!("{}", figures.json(&header));
+        let mut document = figures.json(&header);
+        document["bounded"] = bounds::json(&lines);
+        println!("{document}");
     } else {
-        print!("{}", figures.table(&header, &subjects.map(|subject| subject.name)));
+        println!("{}", figures.table(&header, &subjects.map(|subject| subject.name)));
+        print!("{}", bounds::table(&lines));
     }
 }
 

@@ -5,6 +5,7 @@
 //! mount detached and the directories deleted. A watchdog ends a program that runs for longer than
 //! any test may take: then whatever hangs in the mount comes back with an error, and the test fails.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -326,6 +327,18 @@ impl Mount {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("@status: {error} in {text}"))
     }
 
+    /// What `@status` says of the operations that were asked for.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        let status = self.status();
+        let operations = status["mount"]["operations"].as_object().expect("@status tells them");
+        let count = |kind: &Value| kind["count"].as_u64().expect("a number");
+        Asked(operations.iter().map(|(name, kind)| (name.clone(), count(kind))).collect())
+    }
+
     /// The current revision of the store.
     ///
     /// # Panics
@@ -334,6 +347,30 @@ impl Mount {
     pub fn revision(&self) -> u64 {
         let status = self.status();
         find_number(&status, "revision").unwrap_or_else(|| panic!("no revision in {status}"))
+    }
+}
+
+/// How often each kind of operation was asked of a mount since it began.
+#[derive(Clone, Debug, Default)]
+pub struct Asked(BTreeMap<String, u64>);
+
+impl Asked {
+    #[must_use]
+    pub fn of(&self, operation: &str) -> u64 {
+        self.0.get(operation).copied().unwrap_or(0)
+    }
+
+    /// What came between an earlier look and this one, which asks for little itself.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let more = self.0.iter().map(|(name, count)| (name.clone(), count - earlier.of(name)));
+        Self(more.collect())
+    }
+
+    /// All that the kernel asked.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.0.values().sum::<u64>() - self.of("commit")
     }
 }
 

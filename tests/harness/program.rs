@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use cargo_metadata::Message;
 
@@ -55,4 +56,20 @@ fn build() -> PathBuf {
         })
         .last()
         .unwrap_or_else(|| panic!("{command:?} reported no program `revfs`"))
+}
+
+/// What a running process has used of the processors since its start.
+///
+/// # Panics
+/// If it does not run.
+#[must_use]
+pub fn processor_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
+    // The name in brackets may hold blanks; user and system time are fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').expect("/proc/PID/stat has a name");
+    let fields = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK);
+    let per_second = per_second.ok().flatten().and_then(|ticks| u32::try_from(ticks).ok());
+    Duration::from_secs(ticks) / per_second.expect("the kernel tells its ticks")
 }

@@ -1,8 +1,8 @@
 //! `revfs stat DIR`: what is asked of a mount.
 
-use revfs_tests::Mount;
 use revfs_tests::etcd::free_address;
 use revfs_tests::serve::metric_at;
+use revfs_tests::{Mount, Server, tools};
 use serde_json::Value;
 
 fn figures(mount: &Mount) -> Value {
@@ -81,4 +81,36 @@ fn a_node_shows_what_its_mount_is_asked_in_its_metrics() {
     assert_eq!(metric("operations", "create").to_string(), "1");
     assert_eq!(metric("operation_errors", "create").to_string(), "0");
     assert!(metric("operation_seconds", "commit") > 0.0);
+}
+
+/// `Read` of revfs.v1, which every lookup, listing and `stat` is that reaches the store.
+const READS: &str = r#"grpc_server_started_total{grpc_type="unary",grpc_service="revfs.v1.Revfs",grpc_method="Read"}"#;
+
+#[test]
+fn a_first_listing_with_attributes_is_a_few_requests_and_one_question_to_the_store() {
+    let server = Server::start(&[]);
+    let names = 2_000;
+    let other = Mount::of(server.url(), &[]);
+    other.ok(&format!("mkdir d && cd d && for n in $(seq {names}); do : > $n; done"));
+    let mount = Mount::of(server.url(), &[]);
+    let (before, reads) = (mount.asked(), server.metric(READS));
+    let listed = mount.ok("ls -l d");
+    let (asked, reads) = (mount.asked().since(&before), server.metric(READS) - reads);
+    assert_eq!(listed.lines().count(), names + 1);
+    let besides = asked.requests() - asked.of("xattr");
+    assert!(besides <= 100, "{besides} requests besides GETXATTR: {asked:?}");
+    // The directory, its listing, and `@status` itself; no name of it.
+    assert!(reads <= 12.0, "{reads} questions: {asked:?}");
+}
+
+#[test]
+fn rsync_commits_a_file_four_times_at_most() {
+    tools::need(&["rsync"]);
+    let mount = Mount::up();
+    mount.ok("mkdir $SCRATCH/from && for n in $(seq 100); do echo $n > $SCRATCH/from/$n; done");
+    let before = mount.asked();
+    mount.ok("rsync -a $SCRATCH/from .");
+    let asked = mount.asked().since(&before);
+    // The directory is one of them.
+    assert!(asked.of("commit") <= 4 * 101, "{asked:?}");
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub enum OperationKind {
     Lookup,
     Stat,
+    /// Reads of extended attributes: `ls -l` makes some for each name.
+    Xattr,
     Open,
     Read,
     List,
@@ -32,9 +34,10 @@ pub enum OperationKind {
 }
 
 impl OperationKind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Lookup,
         Self::Stat,
+        Self::Xattr,
         Self::Open,
         Self::Read,
         Self::List,
@@ -55,6 +58,7 @@ impl OperationKind {
         match self {
             Self::Lookup => "lookup",
             Self::Stat => "stat",
+            Self::Xattr => "xattr",
             Self::Open => "open",
             Self::Read => "read",
             Self::List => "list",

@@ -8,11 +8,16 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// So many changes a second are repeated whether somebody watches or not.
-const ALWAYS_PER_SECOND: u32 = 200;
+/// So many changes a second are repeated whether somebody watches or not. Each costs several requests: with more,
+/// a mount that nobody watches would pay mostly for these.
+const ALWAYS_PER_SECOND: u32 = 25;
 
-/// Between two looks at all processes.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Between two looks at all processes: within these bounds so many times what the last one took, which is
+/// two hundredths of a processor.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(100), SECOND);
+const LOOK_SHARE: u32 = 50;
 
 /// `/proc/self/ns/pid` of a process that sees all others.
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
@@ -26,6 +31,7 @@ pub(super) struct Watched {
     can_know: bool,
     second: Instant,
     in_second: u32,
+    /// What was seen, and until when that is good enough.
     looked: Option<(Instant, HashSet<u64>)>,
 }
 
@@ -45,15 +51,17 @@ impl Watched {
     /// Whether a change of one of these inodes is to be repeated.
     pub(super) fn may_matter(&mut self, numbers: &[u64]) -> bool {
         let now = Instant::now();
-        if now.duration_since(self.second) >= LOOK_EVERY {
+        if now.duration_since(self.second) >= SECOND {
             (self.second, self.in_second) = (now, 0);
         }
         self.in_second += 1;
         if self.in_second <= ALWAYS_PER_SECOND || !self.can_know {
             return true;
         }
-        if self.looked.as_ref().is_none_or(|(when, _)| now.duration_since(*when) >= LOOK_EVERY) {
-            self.looked = Some((now, self.look()));
+        if self.looked.as_ref().is_none_or(|(until, _)| now >= *until) {
+            let watched = self.look();
+            let pause = (now.elapsed() * LOOK_SHARE).clamp(LOOK_EVERY.0, LOOK_EVERY.1);
+            self.looked = Some((Instant::now() + pause, watched));
         }
         let (_, watched) = self.looked.as_ref().expect("it was just looked");
         numbers.iter().any(|number| watched.contains(number))
@@ -106,6 +114,9 @@ fn marked(line: &str, device: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::time::{Duration, Instant};
+
     use super::{ALWAYS_PER_SECOND, Watched, marked};
 
     #[test]
@@ -123,5 +134,17 @@ mod tests {
     fn few_changes_are_always_repeated() {
         let mut watched = Watched::new(0);
         assert!((0..ALWAYS_PER_SECOND).all(|_| watched.may_matter(&[])));
+    }
+    #[test]
+    fn of_many_changes_only_those_are_repeated_that_somebody_watches() {
+        let later = Instant::now() + Duration::from_secs(3_600);
+        let looked = Some((later, HashSet::from([7])));
+        // The second does not end while this runs.
+        let (can_know, second) = (true, later);
+        let mut watched = Watched { can_know, looked, second, ..Watched::new(0) };
+        let repeated = (0..1_000).filter(|_| watched.may_matter(&[8])).count();
+        assert_eq!(repeated, ALWAYS_PER_SECOND as usize);
+        assert!(watched.may_matter(&[8, 7]));
+        assert!(!watched.may_matter(&[]));
     }
 }

@@ -161,20 +161,7 @@ impl Server {
     }
 
     /// What its processes have used of the processors since their start.
-    pub(crate) fn processor_time(&self) -> Outcome<Duration> {
-        self.processes.iter().map(|process| processor_time(process.child.id())).sum()
+    pub(crate) fn processor_time(&self) -> Duration {
+        self.processes.iter().map(|process| program::processor_time(process.child.id())).sum()
     }
-}
-
-fn processor_time(process: u32) -> Outcome<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name in brackets may hold blanks; user and system time are fields 14 and 15.
-    let (_, fields) = stat.rsplit_once(')').ok_or("/proc/PID/stat has no name")?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let mut ticks =
-        || -> Outcome<u64> { Ok(fields.next().ok_or("/proc/PID/stat is too short")?.parse()?) };
-    let ticks = ticks()? + ticks()?;
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
-    let per_second = u32::try_from(per_second.ok_or("no clock ticks")?)?;
-    Ok(Duration::from_secs(ticks) / per_second)
 }

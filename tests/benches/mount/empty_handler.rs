@@ -9,13 +9,18 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr,
-    Request, WriteFlags,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr, Request, WriteFlags,
 };
 use revfs_tests::{mount, wait};
 
 /// How the benchmark calls itself to be the handler.
 pub(crate) const FLAG: &str = "--empty-handler";
+
+/// The only file that is there, and its size.
+pub(crate) const FILE: &str = "present";
+pub(crate) const FILE_BYTES: usize = 256;
+const FILE_NUMBER: INodeNo = INodeNo(u64::MAX);
 
 const TTL: Duration = Duration::from_secs(3600);
 
@@ -26,7 +31,7 @@ struct Empty {
 fn attributes(number: INodeNo, kind: FileType) -> FileAttr {
     FileAttr {
         ino: number,
-        size: 0,
+        size: if number == FILE_NUMBER { FILE_BYTES as u64 } else { 0 },
         blocks: 0,
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
@@ -44,8 +49,43 @@ fn attributes(number: INodeNo, kind: FileType) -> FileAttr {
 }
 
 impl Filesystem for Empty {
-    fn lookup(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+    /// As revfs asks, as far as it matters here.
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        for capability in [InitFlags::FUSE_AUTO_INVAL_DATA, InitFlags::FUSE_PARALLEL_DIROPS] {
+            // A kernel without it has neither side do it.
+            config.add_capabilities(capability).ok();
+        }
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name == FILE {
+            let attributes = attributes(FILE_NUMBER, FileType::RegularFile);
+            return reply.entry(&TTL, &attributes, Generation(0));
+        }
         reply.error(Errno::ENOENT);
+    }
+
+    /// With the flags of a revfs handle that only reads.
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+        reply.opened(FileHandle(0), flags);
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        _: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let content = [b'x'; FILE_BYTES];
+        let from = usize::try_from(offset).map_or(FILE_BYTES, |offset| offset.min(FILE_BYTES));
+        reply.data(&content[from..]);
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
