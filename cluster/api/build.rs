@@ -21,7 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ignore_unknown_fields()
         .build(&[".mvccpb", ".authpb", ".etcdserverpb", ".v3lockpb", ".v3electionpb"])?;
     std::fs::write(out.join("descriptors.bin"), encoded)?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::wire::codec::Codec")
+        .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

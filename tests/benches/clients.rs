@@ -31,6 +31,8 @@ mod settings;
 mod sweep;
 #[path = "clients/table.rs"]
 mod table;
+#[path = "clients/unread.rs"]
+mod unread;
 #[path = "clients/watching.rs"]
 mod watching;
 #[path = "clients/workloads.rs"]

@@ -8,6 +8,8 @@
     reason = "the code is generated"
 )]
 
+pub mod codec;
+
 /// etcd's messages of keys, values and events.
 pub mod mvccpb {
     tonic::include_proto!("mvccpb");

@@ -9,6 +9,7 @@ use revfs_api::wire::etcdserverpb::{Compare, PutRequest, RangeRequest, TxnReques
 
 use crate::load::{Done, KEYS, Load, Outcome, VALUE_BYTES, key, put, put_op, value};
 use crate::table::Goal;
+use crate::unread;
 use crate::watching;
 
 type Run = for<'l> fn(&'l Load, Duration) -> Pin<Box<dyn Future<Output = Outcome<Done>> + 'l>>;
@@ -173,8 +174,9 @@ async fn ranges(load: &Load, length: Duration) -> Outcome<Done> {
         let from = scattered(count, KEYS) % (KEYS - RANGE_KEYS);
         let range_end = key(from + RANGE_KEYS);
         let request = RangeRequest { key: key(from), range_end, ..RangeRequest::default() };
-        let answer = load.kv(client).range(request).await?.into_inner();
-        if answer.kvs.len() == RANGE_KEYS { Ok(()) } else { Err("keys are missing".into()) }
+        let bytes = unread::range(&load, client, request).await?;
+        let least = RANGE_KEYS * (VALUE_BYTES + key(from).len());
+        if bytes > least { Ok(()) } else { Err("keys are missing".into()) }
     })
     .await
 }
