@@ -126,11 +126,16 @@ impl Note {
         if head[0] != FORMAT_VERSION {
             return None;
         }
+        let is_cut = match head[1] {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
         let mut operations = Vec::new();
         while !rest.is_empty() {
             operations.push(Operation::read(&mut rest)?);
         }
-        Some(Self { mount_id, sequence, operations, is_cut: head[1] != 0 })
+        Some(Self { mount_id, sequence, operations, is_cut })
     }
 }
 
