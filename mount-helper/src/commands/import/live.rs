@@ -183,7 +183,7 @@ impl Import<'_> {
         match taken {
             _ if output.json => output.document(&json!({ "roles_taken": taken }))?,
             None => {
-                output.line("no role taken over: only root may see those of the destination")?
+                output.line("no role taken over: only root may see those of the destination")?;
             }
             Some(0) => {}
             Some(roles) => output.line(&format!("{} taken over", counted(roles, "role")))?,
