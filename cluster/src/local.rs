@@ -176,11 +176,9 @@ impl Local {
         self.check_serves()?;
         let view = self.view()?;
         self.may(&view, Need::User)?;
-        let ranges = reads.iter().filter(|read| matches!(read, Read::Range(_))).count();
+        let ranges = reads.iter().filter(|read| matches!(read, Read::Range(_))).count() as u64;
         let answer = reading::answer(&view, revision, reads, |range| self.may_read(&view, range))?;
-        for _ in 0..ranges {
-            self.node.proposer.meters.ranges.inc();
-        }
+        self.node.proposer.meters.ranges.inc_by(ranges);
         Ok(answer)
     }
 

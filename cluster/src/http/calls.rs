@@ -110,25 +110,21 @@ impl Service<Request<Body>> for Calls {
             }
             _ => None,
         };
-        Answering { answer: Answer::Served(service.serve(request)), led, call }
+        Answering { served: service.serve(request), led, call }
     }
 }
 
 /// A call that is being answered.
 pub(crate) struct Answering {
-    answer: Answer,
+    served: Served,
     led: Option<watch::Receiver<Presence>>,
     call: Option<Call>,
 }
 
-enum Answer {
-    Served(Served),
-    AtOnce(Status),
-}
-
 impl Answering {
     fn at_once(status: Status, call: Option<Call>) -> Self {
-        Self { answer: Answer::AtOnce(status), led: None, call }
+        let response = status.into_http();
+        Self { served: Box::pin(std::future::ready(Ok(response))), led: None, call }
     }
 }
 
@@ -136,13 +132,7 @@ impl Future for Answering {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut response = match &mut self.answer {
-            Answer::Served(served) => {
-                let Ok(response) = ready!(served.as_mut().poll(context));
-                response
-            }
-            Answer::AtOnce(status) => status.clone().into_http(),
-        };
+        let Ok(mut response) = ready!(self.served.as_mut().poll(context));
         if let Some(presence) = self.led.take() {
             response = required_leader::bind(presence, response);
         }

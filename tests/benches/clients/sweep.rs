@@ -20,6 +20,8 @@ type Run =
 /// Clients that put values of different sizes: the largest fill what a node holds in memory for them.
 const OF_LARGE_VALUES: usize = 16;
 
+const NUMBERS_OF_KEYS: &[usize] = &[KEYS, 100_000, 1_000_000, 10_000_000];
+
 struct Sweep {
     file: &'static str,
     title: &'static str,
@@ -72,7 +74,7 @@ const SWEEPS: &[Sweep] = &[
         file: "puts-by-keys",
         title: "puts to random keys a second, 64 clients",
         grows: "keys",
-        points: &[10_000, 100_000, 1_000_000, 10_000_000],
+        points: NUMBERS_OF_KEYS,
         run: |load, keys, length| Box::pin(puts(load, Size { keys, ..USUAL }, length)),
         fills: true,
     },
@@ -80,7 +82,7 @@ const SWEEPS: &[Sweep] = &[
         file: "gets-by-keys",
         title: "linearizable gets of random keys a second, 64 clients",
         grows: "keys",
-        points: &[10_000, 100_000, 1_000_000, 10_000_000],
+        points: NUMBERS_OF_KEYS,
         run: |load, keys, length| {
             Box::pin(gets(load, Size { keys, ..USUAL }, RangeRequest::default(), length))
         },
@@ -114,7 +116,7 @@ pub(crate) async fn sweep(
     }
     // All that is measured with so many keys, before there are more.
     let mut keys = KEYS;
-    for point in [10_000, 100_000, 1_000_000, 10_000_000] {
+    for &point in NUMBERS_OF_KEYS {
         let mut growing = wanted.iter().zip(&mut plots).filter(|(sweep, _)| sweep.fills).peekable();
         if point > settings.keys_max || growing.peek().is_none() {
             break;

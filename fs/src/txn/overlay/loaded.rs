@@ -156,7 +156,7 @@ pub(super) fn wanted_by_ops(ops: &[Op], wanted: &mut Vec<Wanted>) -> Result<()> 
                 wanted_by_ops(&inner.success, wanted)?;
                 wanted_by_ops(&inner.failure, wanted)?;
             }
-            // That nothing is where it goes, a compare says.
+            // That nothing is where it goes, but perhaps the marker of an empty directory, a compare says.
             Op::Move { from, .. } => wanted.push(Wanted::all(KeyRange::prefix(from), true)),
             Op::MoveKey { from, to } => {
                 wanted.push(Wanted::key(from.clone(), true));
