@@ -160,8 +160,11 @@ fn an_unprivileged_user_mounts() {
     let mount = Mount::down();
     let home = mount.beside("home");
     std::fs::create_dir(&home).expect("a home");
-    // The program may lie where others cannot reach it.
-    std::fs::copy(program::revfs(), home.join("revfs")).expect("a copy of the program");
+    // The program may lie where others cannot reach it. `cp` writes the copy: a descriptor of
+    // ours would be inherited by what other tests fork meanwhile, and nobody may run a file that
+    // is open for writing.
+    let copied = Command::new("cp").arg(program::revfs()).arg(home.join("revfs")).status();
+    assert!(copied.expect("cp is installed").success());
     let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o777));
     open(&home).expect("our own directory");
     open(&mount.beside("")).expect("our own directory");
