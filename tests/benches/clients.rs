@@ -12,6 +12,9 @@
 //! Clients and servers share the processors, as they do in every line alike; the processor time of the
 //! servers for each operation is given beside the rate, because it does not depend on the client.
 //!
+//! Beside one node stands a server that answers at once (the program `null-handler`): what the calls of
+//! some workloads take at least, with these clients on these processors; and what the disk takes to sync.
+//!
 //! Of several members all are asked in turn. Heartbeats (100 ms) and the election timeout (1 s) are the
 //! default of both.
 
@@ -38,11 +41,16 @@ mod watching;
 #[path = "clients/workloads.rs"]
 mod workloads;
 
+use revfs_tests::{bounds, synced};
+
 use load::Outcome;
 use server::Server;
 use settings::{Settings, disk_dir};
 use table::Line;
 use workloads::{OF_SEVERAL, WORKLOADS};
+
+/// Syncs whose median is taken.
+const SYNCED: usize = 1_000;
 
 fn main() -> Outcome<()> {
     let settings = Settings::read()?;
@@ -60,14 +68,27 @@ async fn run(settings: &Settings) -> Outcome<()> {
         return sweep::sweep(settings, &servers, directory).await;
     }
     let lines = measure(settings, &mut servers).await?;
-    table::print(&lines, settings.json);
+    let synced = bounds::median(synced::fdatasyncs(&disk.path().join("synced"), SYNCED));
+    let synced = 1.0 / synced.as_secs_f64();
+    if settings.json {
+        let document =
+            serde_json::json!({ "workloads": table::json(&lines), "fdatasyncs": synced });
+        println!("{document}");
+    } else {
+        print!("{}", table::text(&lines));
+        println!("\nfdatasync of a file allocated in advance, one after the other: {synced:.0}/s");
+    }
     Ok(())
 }
 
 async fn measure(settings: &Settings, servers: &mut [Server; 2]) -> Outcome<Vec<Line>> {
-    let all = if settings.members == 1 { WORKLOADS } else { OF_SEVERAL };
-    let wanted = all.iter().filter(|workload| settings.wants(workload.name));
-    let mut lines = compare::compare(settings, servers, wanted).await?;
+    if settings.members == 1 {
+        let wanted = WORKLOADS.iter().filter(|workload| settings.wants(workload.name));
+        let null_handler = Server::null_handler().await?;
+        return compare::compare(settings, servers, Some(&null_handler), wanted).await;
+    }
+    let wanted = OF_SEVERAL.iter().filter(|workload| settings.wants(workload.name));
+    let mut lines = compare::compare(settings, servers, None, wanted).await?;
     if settings.members > 2 && settings.wants(lost_leader::NAME) {
         lines.push(lost_leader::measure(settings, servers).await?);
     }

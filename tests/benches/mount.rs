@@ -11,7 +11,6 @@
 
 #[path = "mount/bounded.rs"]
 mod bounded;
-mod bounds;
 #[path = "mount/empty_handler.rs"]
 mod empty_handler;
 #[path = "mount/figures.rs"]
@@ -22,7 +21,7 @@ mod operations;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use revfs_tests::{Mount, tree};
+use revfs_tests::{Mount, bounds, tree};
 use tempfile::TempDir;
 
 use figures::Figures;
@@ -92,7 +91,7 @@ fn main() {
         println!("{document}");
     } else {
         println!("{}", figures.table(&header, &subjects.map(|subject| subject.name)));
-        print!("{}", bounds::table(&lines));
+        print!("{}", bounds::table("beside it", &lines));
     }
 }
 

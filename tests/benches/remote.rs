@@ -6,7 +6,6 @@
 //! One server of each kind, on data directories of the same disk, both running all the time; two mounts of
 //! revfs, two clients of etcd. Samples are taken in turn; times are medians of all.
 
-mod bounds;
 #[path = "remote/event.rs"]
 mod event;
 #[path = "remote/locking.rs"]
@@ -14,7 +13,7 @@ mod locking;
 #[path = "remote/told.rs"]
 mod told;
 
-use revfs_tests::{Etcd, Mount, Server, wait};
+use revfs_tests::{Etcd, Mount, Server, bounds, wait};
 
 /// Two mounts of one server, beside an etcd.
 pub(crate) struct Sides {
@@ -37,6 +36,6 @@ fn main() {
     if json {
         println!("{}", bounds::json(&lines));
     } else {
-        print!("{}", bounds::table(&lines));
+        print!("{}", bounds::table("beside it", &lines));
     }
 }

@@ -8,6 +8,7 @@
 //! - [`program`]: the program `revfs` as built from this workspace;
 //! - [`mount`]: one running `revfs up` on directories of its own;
 //! - [`serve`]: one running `revfs serve`, and what it costs;
+//! - [`bounds`], [`synced`]: what benches print and compare with;
 //! - [`api`]: another client of the node;
 //! - [`clock`]: wall clocks that step;
 //! - [`cluster`], [`membership`], [`network`]: clusters of real processes, on a network that can be cut;
@@ -22,6 +23,7 @@
 //! - [`dice`]: random choices from a printed seed.
 
 pub mod api;
+pub mod bounds;
 pub mod clock;
 pub mod cluster;
 pub mod dice;
@@ -35,6 +37,7 @@ pub mod program;
 pub mod replay;
 pub mod serve;
 pub mod shell;
+pub mod synced;
 pub mod tools;
 pub mod tree;
 pub mod wait;

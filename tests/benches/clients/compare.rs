@@ -1,4 +1,4 @@
-//! Workloads on two servers in turn.
+//! Workloads on two servers in turn, and beside them on one that only answers.
 
 use crate::load::{KEYS, Load, Outcome};
 use crate::server::Server;
@@ -6,36 +6,65 @@ use crate::settings::Settings;
 use crate::table::{Line, Sample};
 use crate::workloads::Workload;
 
-/// A sample of the first server, the same of the second, and so on.
+/// A server and the connections to it.
+pub(crate) struct Side<'s> {
+    server: &'s Server,
+    pub(crate) load: Load,
+}
+
+impl<'s> Side<'s> {
+    pub(crate) async fn of(server: &'s Server) -> Outcome<Self> {
+        Ok(Self { server, load: Load::connect(server).await? })
+    }
+
+    async fn sample(&self, workload: &Workload, settings: &Settings) -> Outcome<Sample> {
+        let before = self.server.processor_time();
+        let outcome = (workload.run)(&self.load, settings.sample).await?;
+        let spent = self.server.processor_time().saturating_sub(before);
+        Ok(Sample::new(&outcome, spent))
+    }
+}
+
+/// A sample of etcd, the same of revfs and of the null handler, if there is one that can do it, and so on.
 pub(crate) async fn compare<'w>(
     settings: &Settings,
     servers: &[Server; 2],
+    null_handler: Option<&Server>,
     workloads: impl IntoIterator<Item = &'w Workload>,
 ) -> Outcome<Vec<Line>> {
-    let mut loads = Vec::new();
-    for server in servers {
-        loads.push(Load::connect(server).await?);
+    let sides = [Side::of(&servers[0]).await?, Side::of(&servers[1]).await?];
+    for side in &sides {
+        side.load.fill(0..KEYS).await?;
     }
-    for load in &loads {
-        load.fill(0..KEYS).await?;
-    }
+    let floor = match null_handler {
+        Some(server) => Some(Side::of(server).await?),
+        None => None,
+    };
     let mut lines = Vec::new();
     for workload in workloads {
-        eprintln!("{} …", workload.name);
-        let mut rounds = Vec::new();
-        for _ in 0..settings.rounds {
-            let mut pair = [Sample::default(); 2];
-            for ((sample, load), server) in pair.iter_mut().zip(&loads).zip(servers) {
-                let before = server.processor_time();
-                let outcome = (workload.run)(load, settings.sample).await?;
-                let spent = server.processor_time().saturating_sub(before);
-                *sample = Sample::new(&outcome, spent);
-            }
-            rounds.push(pair);
-        }
-        let line = Line { name: workload.name, goal: workload.goal, rounds };
-        eprintln!("{line}");
-        lines.push(line);
+        let floor = floor.as_ref().filter(|_| workload.has_floor);
+        lines.push(measure(settings, &sides, floor, workload).await?);
     }
     Ok(lines)
+}
+
+/// One workload on both in turn.
+async fn measure(
+    settings: &Settings,
+    [etcd, revfs]: &[Side<'_>; 2],
+    null_handler: Option<&Side<'_>>,
+    workload: &Workload,
+) -> Outcome<Line> {
+    eprintln!("{} …", workload.name);
+    let (mut rounds, mut floor) = (Vec::new(), Vec::new());
+    for _ in 0..settings.rounds {
+        let etcd = etcd.sample(workload, settings).await?;
+        rounds.push([etcd, revfs.sample(workload, settings).await?]);
+        if let Some(side) = null_handler {
+            floor.push(side.sample(workload, settings).await?);
+        }
+    }
+    let line = Line { name: workload.name, goal: workload.goal, rounds, floor };
+    eprintln!("{line}");
+    Ok(line)
 }

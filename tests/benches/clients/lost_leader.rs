@@ -32,7 +32,7 @@ pub(crate) async fn measure(settings: &Settings, servers: &mut [Server; 2]) -> O
         }
         rounds.push(pair);
     }
-    let line = Line { name: NAME, goal: Goal::Latency { at_most: 0.8 }, rounds };
+    let line = Line { name: NAME, goal: Goal::Latency { at_most: 0.8 }, rounds, floor: Vec::new() };
     eprintln!("{line}");
     Ok(line)
 }

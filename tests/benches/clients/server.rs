@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use revfs_api::wire::etcdserverpb::StatusRequest;
 use revfs_api::wire::etcdserverpb::maintenance_client::MaintenanceClient;
 use revfs_tests::{program, tools};
+use tonic::transport::Endpoint;
 
 use crate::load::Outcome;
 
@@ -69,6 +70,23 @@ impl Server {
     pub(crate) async fn revfs(data: &Path, members: usize) -> Outcome<Self> {
         let settings = ["serve", "--quota-backend-bytes=8589934592"];
         Self::start(program::revfs(), &settings, data, members).await
+    }
+
+    /// A server that answers at once.
+    pub(crate) async fn null_handler() -> Outcome<Self> {
+        let url = free_url()?;
+        let address = url.trim_start_matches("http://").to_owned();
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_null-handler"));
+        let processes = vec![Process::start(program, vec![address])?];
+        let begun = Instant::now();
+        let mut turns = tokio::time::interval(START_INTERVAL);
+        while Endpoint::from_shared(url.clone())?.connect().await.is_err() {
+            if begun.elapsed() > START_LIMIT {
+                return Err("the null handler does not listen".into());
+            }
+            turns.tick().await;
+        }
+        Ok(Self { urls: vec![url], processes })
     }
 
     async fn start(

@@ -39,7 +39,13 @@ pub(crate) struct Line {
     pub(crate) name: &'static str,
     pub(crate) goal: Goal,
     pub(crate) rounds: Vec<[Sample; 2]>,
+    /// The null handler, beside each pair if it can do this at all.
+    pub(crate) floor: Vec<Sample>,
 }
+
+const HEAD: &str = "| workload | etcd | revfs | ratio | wanted | met | null handler | revfs : null | \
+                    server CPU an operation: etcd | revfs | ratio | null handler |\n\
+                    | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n";
 
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_unstable_by(f64::total_cmp);
@@ -55,70 +61,94 @@ impl Line {
         median(self.rounds.iter().map(|[etcd, revfs]| read(revfs) / read(etcd)).collect())
     }
 
-    /// etcd, revfs, their ratio, what is wanted, whether it is met.
-    fn compared(&self) -> (String, String, f64, String, bool) {
+    /// What is wanted, and whether it is met.
+    fn met(&self) -> (String, bool) {
+        let ratio = self.ratio(|sample| self.goal.read(sample));
         match self.goal {
-            Goal::Rate { at_least } => {
-                let shown = |side| format!("{:.0}/s", self.of(side, |sample| sample.per_second));
-                let ratio = self.ratio(|sample| sample.per_second);
-                (shown(0), shown(1), ratio, format!(">= {at_least}"), ratio >= at_least)
-            }
-            Goal::Latency { at_most } => {
-                let seconds = |sample: &Sample| sample.median.as_secs_f64();
-                let shown = |side| format!("{:.0} µs", self.of(side, seconds) * 1e6);
-                let ratio = self.ratio(seconds);
-                (shown(0), shown(1), ratio, format!("<= {at_most}"), ratio <= at_most)
-            }
+            Goal::Rate { at_least } => (format!(">= {at_least}"), ratio >= at_least),
+            Goal::Latency { at_most } => (format!("<= {at_most}"), ratio <= at_most),
         }
     }
 
-    fn processor(&self) -> (f64, f64, f64) {
-        let read = |sample: &Sample| sample.processor * 1e6;
-        (self.of(0, read), self.of(1, read), self.ratio(read))
+    /// The null handler's, and what ours is of it.
+    fn beside_floor(&self) -> Option<(f64, f64)> {
+        let read = |sample: &Sample| self.goal.read(sample);
+        let ratios = self
+            .rounds
+            .iter()
+            .zip(&self.floor)
+            .map(|([_, revfs], floor)| read(revfs) / read(floor));
+        let ratios: Vec<f64> = ratios.collect();
+        let floor = median(self.floor.iter().map(read).collect());
+        (!ratios.is_empty()).then(|| (floor, median(ratios)))
     }
+}
+
+impl Goal {
+    fn read(self, sample: &Sample) -> f64 {
+        match self {
+            Self::Rate { .. } => sample.per_second,
+            Self::Latency { .. } => sample.median.as_secs_f64(),
+        }
+    }
+
+    fn shown(self, read: f64) -> String {
+        match self {
+            Self::Rate { .. } => format!("{read:.0}/s"),
+            Self::Latency { .. } => microseconds(read),
+        }
+    }
+}
+
+fn microseconds(seconds: f64) -> String {
+    format!("{:.0} µs", seconds * 1e6)
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (etcd, revfs, ratio, wanted, met) = self.compared();
-        let (etcd_processor, revfs_processor, processor) = self.processor();
-        write!(
-            f,
-            "| {} | {etcd} | {revfs} | {ratio:.2} | {wanted} | {} | {etcd_processor:.0} µs | {revfs_processor:.0} µs | {processor:.2} |",
-            self.name,
-            if met { "yes" } else { "**no**" },
-        )
+        let read = |sample: &Sample| self.goal.read(sample);
+        let shown = |side| self.goal.shown(self.of(side, read));
+        let (ratio, (wanted, met)) = (self.ratio(read), self.met());
+        let met = if met { "yes" } else { "**no**" };
+        write!(f, "| {} | {} | {} | {ratio:.2} | ", self.name, shown(0), shown(1))?;
+        write!(f, "{wanted} | {met} | ")?;
+        match self.beside_floor() {
+            Some((floor, ratio)) => write!(f, "{} | {ratio:.2} | ", self.goal.shown(floor))?,
+            None => write!(f, " |  | ")?,
+        }
+        let processor = |sample: &Sample| sample.processor;
+        for side in 0..2 {
+            write!(f, "{} | ", microseconds(self.of(side, processor)))?;
+        }
+        write!(f, "{:.2} | ", self.ratio(processor))?;
+        if !self.floor.is_empty() {
+            let floor = median(self.floor.iter().map(processor).collect());
+            write!(f, "{}", microseconds(floor))?;
+        }
+        write!(f, " |")
     }
 }
 
-pub(crate) fn print(lines: &[Line], as_json: bool) {
-    if as_json {
-        println!("{}", json(lines));
-    } else {
-        print!("{}", text(lines));
-    }
-}
-
-fn text(lines: &[Line]) -> String {
-    let mut text = String::from(
-        "| workload | etcd | revfs | ratio | wanted | met | server CPU an operation: etcd | revfs | ratio |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
-    );
+pub(crate) fn text(lines: &[Line]) -> String {
+    let mut text = String::from(HEAD);
     for line in lines {
         text.push_str(&format!("{line}\n"));
     }
     text
 }
 
-fn json(lines: &[Line]) -> serde_json::Value {
+pub(crate) fn json(lines: &[Line]) -> serde_json::Value {
     lines
         .iter()
         .map(|line| {
-            let (_, _, ratio, wanted, met) = line.compared();
-            let (.., processor) = line.processor();
+            let (wanted, met) = line.met();
             serde_json::json!({
-                "workload": line.name, "ratio": ratio, "wanted": wanted, "met": met,
-                "server_processor_ratio": processor,
+                "workload": line.name,
+                "ratio": line.ratio(|sample| line.goal.read(sample)),
+                "wanted": wanted,
+                "met": met,
+                "of_null_handler": line.beside_floor().map(|(_, ratio)| ratio),
+                "server_processor_ratio": line.ratio(|sample| sample.processor),
             })
         })
         .collect()

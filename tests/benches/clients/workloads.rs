@@ -18,97 +18,95 @@ pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) goal: Goal,
     pub(crate) run: Run,
+    /// The null handler can answer it.
+    pub(crate) has_floor: bool,
+}
+
+impl Workload {
+    const fn new(name: &'static str, goal: Goal, run: Run) -> Self {
+        Self { name, goal, run, has_floor: false }
+    }
+
+    const fn with_floor(mut self) -> Self {
+        self.has_floor = true;
+        self
+    }
 }
 
 const MANY: usize = 64;
 const RANGE_KEYS: usize = 1_000;
 
 pub(crate) const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "put, 64 clients",
-        goal: Goal::Rate { at_least: 1.6 },
-        run: |load, length| Box::pin(puts(load, USUAL, length)),
-    },
-    Workload {
-        name: "put, 1 client: latency",
-        goal: Goal::Latency { at_most: 0.8 },
-        run: |load, length| Box::pin(puts(load, Size { clients: 1, ..USUAL }, length)),
-    },
-    Workload {
-        name: "get linearizable, 64 clients",
-        goal: Goal::Rate { at_least: 1.7 },
-        run: |load, length| Box::pin(gets(load, USUAL, RangeRequest::default(), length)),
-    },
-    Workload {
-        name: "get serializable, 64 clients",
-        goal: Goal::Rate { at_least: 1.7 },
-        run: |load, length| {
-            let request = RangeRequest { serializable: true, ..Default::default() };
-            Box::pin(gets(load, USUAL, request, length))
-        },
-    },
-    Workload {
-        name: "get at an old revision, 64 clients",
-        goal: Goal::Rate { at_least: 1.7 },
-        run: |load, length| Box::pin(gets_of_the_past(load, length)),
-    },
-    Workload {
-        name: "range of 1,000 keys, 64 clients",
-        goal: Goal::Rate { at_least: 3.0 },
-        run: |load, length| Box::pin(ranges(load, length)),
-    },
-    Workload {
-        name: "transaction of 10 puts, 64 clients",
-        goal: Goal::Rate { at_least: 2.0 },
-        run: |load, length| Box::pin(txns(load, length)),
-    },
-    Workload {
-        name: "compare and swap, 64 clients on 64 keys",
-        goal: Goal::Rate { at_least: 1.6 },
-        run: |load, length| Box::pin(swaps(load, length, MANY)),
-    },
-    Workload {
-        name: "compare and swap, 64 clients on one key: swaps",
-        goal: Goal::Rate { at_least: 1.2 },
-        run: |load, length| Box::pin(swaps(load, length, 1)),
-    },
-    Workload {
-        name: "watch: events to 100 watchers",
-        goal: Goal::Rate { at_least: 2.0 },
-        run: |load, length| Box::pin(watching::fan_out(load, 100, length)),
-    },
-    Workload {
-        name: "watch: delay of an event",
-        goal: Goal::Latency { at_most: 0.5 },
-        run: |load, length| Box::pin(watching::delay(load, length)),
-    },
+    Workload::new("put, 64 clients", Goal::Rate { at_least: 1.6 }, |load, length| {
+        Box::pin(puts(load, USUAL, length))
+    })
+    .with_floor(),
+    Workload::new("put, 1 client: latency", Goal::Latency { at_most: 0.8 }, |load, length| {
+        Box::pin(puts(load, Size { clients: 1, ..USUAL }, length))
+    })
+    .with_floor(),
+    Workload::new("get linearizable, 64 clients", Goal::Rate { at_least: 1.7 }, |load, length| {
+        Box::pin(gets(load, USUAL, RangeRequest::default(), length))
+    })
+    .with_floor(),
+    Workload::new("get serializable, 64 clients", Goal::Rate { at_least: 1.7 }, |load, length| {
+        let request = RangeRequest { serializable: true, ..Default::default() };
+        Box::pin(gets(load, USUAL, request, length))
+    }),
+    Workload::new(
+        "get at an old revision, 64 clients",
+        Goal::Rate { at_least: 1.7 },
+        |load, length| Box::pin(gets_of_the_past(load, length)),
+    ),
+    Workload::new(
+        "range of 1,000 keys, 64 clients",
+        Goal::Rate { at_least: 3.0 },
+        |load, length| Box::pin(ranges(load, length)),
+    )
+    .with_floor(),
+    Workload::new(
+        "transaction of 10 puts, 64 clients",
+        Goal::Rate { at_least: 2.0 },
+        |load, length| Box::pin(txns(load, length)),
+    )
+    .with_floor(),
+    Workload::new(
+        "compare and swap, 64 clients on 64 keys",
+        Goal::Rate { at_least: 1.6 },
+        |load, length| Box::pin(swaps(load, length, MANY)),
+    ),
+    Workload::new(
+        "compare and swap, 64 clients on one key: swaps",
+        Goal::Rate { at_least: 1.2 },
+        |load, length| Box::pin(swaps(load, length, 1)),
+    ),
+    Workload::new("watch: events to 100 watchers", Goal::Rate { at_least: 2.0 }, |load, length| {
+        Box::pin(watching::fan_out(load, 100, length))
+    }),
+    Workload::new("watch: delay of an event", Goal::Latency { at_most: 0.5 }, |load, length| {
+        Box::pin(watching::delay(load, length))
+    }),
 ];
 
 /// What is wanted of several members on one machine.
 pub(crate) const OF_SEVERAL: &[Workload] = &[
-    Workload {
-        name: "put through all members, 64 clients",
-        goal: Goal::Rate { at_least: 1.5 },
-        run: |load, length| Box::pin(puts(load, USUAL, length)),
-    },
-    Workload {
-        name: "get linearizable through all members, 64 clients",
-        goal: Goal::Rate { at_least: 1.5 },
-        run: |load, length| Box::pin(gets(load, USUAL, RangeRequest::default(), length)),
-    },
-    Workload {
-        name: "get serializable, 64 clients",
-        goal: Goal::Rate { at_least: 1.3 },
-        run: |load, length| {
-            let request = RangeRequest { serializable: true, ..Default::default() };
-            Box::pin(gets(load, USUAL, request, length))
-        },
-    },
-    Workload {
-        name: "put, 1 client: latency",
-        goal: Goal::Latency { at_most: 1.0 },
-        run: |load, length| Box::pin(puts(load, Size { clients: 1, ..USUAL }, length)),
-    },
+    Workload::new(
+        "put through all members, 64 clients",
+        Goal::Rate { at_least: 1.5 },
+        |load, length| Box::pin(puts(load, USUAL, length)),
+    ),
+    Workload::new(
+        "get linearizable through all members, 64 clients",
+        Goal::Rate { at_least: 1.5 },
+        |load, length| Box::pin(gets(load, USUAL, RangeRequest::default(), length)),
+    ),
+    Workload::new("get serializable, 64 clients", Goal::Rate { at_least: 1.3 }, |load, length| {
+        let request = RangeRequest { serializable: true, ..Default::default() };
+        Box::pin(gets(load, USUAL, request, length))
+    }),
+    Workload::new("put, 1 client: latency", Goal::Latency { at_most: 1.0 }, |load, length| {
+        Box::pin(puts(load, Size { clients: 1, ..USUAL }, length))
+    }),
 ];
 
 /// A number that jumps about.

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use revfs_tests::bounds::{Bounded, Wanted, median};
 use revfs_tests::{Mount, mount::Asked};
 
-use crate::bounds::{Bounded, median};
 use crate::empty_handler::{self, FILE_BYTES};
 use crate::figures::{EMPTY_CREATE, EMPTY_ROUND_TRIPS, FDATASYNC, Figures};
 
@@ -72,7 +72,7 @@ fn preads(beside: &Beside<'_>) -> Bounded {
     };
     let (ours, theirs) = (open(beside.ours), open(beside.memory));
     let (ours, theirs) = in_turn(PREADS, || read(&ours), || read(&theirs));
-    Bounded::times("pread of 256 B of an open file : tmpfs", ours, theirs, Some(1.3))
+    Bounded::times("pread of 256 B of an open file : tmpfs", ours, theirs, Wanted::AtMost(1.3))
 }
 
 fn opens(beside: &Beside<'_>) -> Bounded {
@@ -85,7 +85,7 @@ fn opens(beside: &Beside<'_>) -> Bounded {
     let (ours, theirs) = (beside.ours.join("pread"), beside.empty.join(empty_handler::FILE));
     let (ours, theirs) = in_turn(OPENS, || read(&ours), || read(&theirs));
     let what = "open + read 256 B + close, cached : empty handler";
-    Bounded::times(what, ours, theirs, Some(1.15))
+    Bounded::times(what, ours, theirs, Wanted::AtMost(1.15))
 }
 
 fn run(command: &mut Command) -> Duration {
@@ -118,7 +118,12 @@ fn listings(mount: &mut Mount, beside: &Beside<'_>) -> [Bounded; 3] {
     let (xattrs, all) = (asked.of("xattr"), asked.requests());
     let (names, files) = ("first ls -l of 10,000 files", "10,000");
     [
-        Bounded::times(&format!("{names} : tmpfs"), median(ours), median(theirs), Some(8.0)),
+        Bounded::times(
+            &format!("{names} : tmpfs"),
+            median(ours),
+            median(theirs),
+            Wanted::AtMost(8.0),
+        ),
         Bounded::counts(
             &format!("{names}: requests besides GETXATTR, of {LISTING_REQUESTS_MAX}"),
             all - xattrs,
@@ -151,7 +156,7 @@ fn copies(mount: &Mount, beside: &Beside<'_>, figures: &Figures) -> [Bounded; 2]
             &format!("… : {commits} fdatasync + {requests} empty requests"),
             took,
             least,
-            Some(1.5),
+            Wanted::AtMost(1.5),
         ),
     ]
 }

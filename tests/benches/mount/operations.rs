@@ -1,12 +1,13 @@
 //! The operations that are measured, the same on every subject.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+
+use revfs_tests::synced;
 
 use crate::Subject;
 use crate::figures::{CREATE, EMPTY_CREATE, FDATASYNC, Figures};
@@ -89,19 +90,9 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp -a {} {}: {status}", from.display(), to.display());
 }
 
-/// One group of the log: a few hundred bytes written into space that is already allocated.
+/// What the disk takes to keep a group of the log.
 pub(crate) fn fdatasync(path: &Path, figures: &mut Figures) {
-    const BYTES: usize = 16 * 1024 * 1024;
-    const GROUP: [u8; 512] = [1; 512];
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-    let file = file.expect("a file on the disk");
-    file.write_all_at(&vec![0; BYTES], 0).expect("16 MiB of zeros");
-    file.sync_all().expect("they are on the disk");
-    for offset in (0..).step_by(GROUP.len()).take(SAMPLES) {
-        let sample = timed(|| {
-            file.write_all_at(&GROUP, offset).expect("a group");
-            file.sync_data().expect("it is on the disk");
-        });
+    for sample in synced::fdatasyncs(path, SAMPLES) {
         figures.add(FDATASYNC, "disk", sample);
     }
 }

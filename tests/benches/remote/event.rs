@@ -12,6 +12,7 @@ use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
 use revfs_api::wire::etcdserverpb::watch_client::WatchClient;
 use revfs_api::wire::etcdserverpb::watch_request::RequestUnion;
+use revfs_tests::bounds::{Bounded, Wanted, median};
 use revfs_tests::wait;
 use std::os::fd::AsFd;
 use tokio::runtime::Runtime;
@@ -20,7 +21,6 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use crate::Sides;
-use crate::bounds::{Bounded, median};
 
 const SAMPLES: usize = 500;
 const CONTENT: [u8; 100] = [b'x'; 100];
@@ -152,7 +152,12 @@ pub(crate) fn measure(sides: &Sides) -> [Bounded; 2] {
     let [etcd, own] = others.map(median);
     let revfs = median(revfs);
     [
-        Bounded::times("write on A to inotify on B : put to watch, etcd", revfs, etcd, Some(1.5)),
-        Bounded::times("… : put to watch, revfs", revfs, own, None),
+        Bounded::times(
+            "write on A to inotify on B : put to watch, etcd",
+            revfs,
+            etcd,
+            Wanted::AtMost(1.5),
+        ),
+        Bounded::times("… : put to watch, revfs", revfs, own, Wanted::Anything),
     ]
 }

@@ -10,11 +10,11 @@ use revfs_api::wire::etcdserverpb::LeaseGrantRequest;
 use revfs_api::wire::etcdserverpb::lease_client::LeaseClient;
 use revfs_api::wire::v3lockpb::lock_client::LockClient;
 use revfs_api::wire::v3lockpb::{LockRequest, UnlockRequest};
+use revfs_tests::bounds::{Bounded, Wanted, median};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 
 use crate::Sides;
-use crate::bounds::{Bounded, median};
 use crate::event::{channel_to, runtime};
 
 const SAMPLES: usize = 300;
@@ -125,19 +125,24 @@ pub(crate) fn measure(sides: &Sides) -> Vec<Bounded> {
     }
     let [flock_contended, etcd_contended, own_contended] = rounds.map(median);
     vec![
-        Bounded::times("flock + unlock, two mounts in turn : lock RPC, etcd", flock, etcd, None),
-        Bounded::times("lock RPC, two clients in turn, revfs : etcd", own, etcd, None),
+        Bounded::times(
+            "flock + unlock, two mounts in turn : lock RPC, etcd",
+            flock,
+            etcd,
+            Wanted::Anything,
+        ),
+        Bounded::times("lock RPC, two clients in turn, revfs : etcd", own, etcd, Wanted::Anything),
         Bounded::times(
             "flock + unlock, two mounts at once : lock RPC, etcd",
             flock_contended,
             etcd_contended,
-            None,
+            Wanted::Anything,
         ),
         Bounded::times(
             "lock RPC, two clients at once, revfs : etcd",
             own_contended,
             etcd_contended,
-            None,
+            Wanted::Anything,
         ),
     ]
 }

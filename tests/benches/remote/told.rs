@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_client::KvClient;
+use revfs_tests::bounds::{Bounded, Wanted};
 use revfs_tests::program::processor_time;
 use revfs_tests::{Mount, wait};
 use std::os::fd::AsFd;
 
 use crate::Sides;
-use crate::bounds::Bounded;
 use crate::event::channel_to;
 
 const NAMES: usize = 1_000;
@@ -102,7 +102,7 @@ pub(crate) fn measure(sides: &Sides) -> [Bounded; 3] {
     let what =
         "processor of a mount, 1,000 remote changes/s for 10 s: nobody watching : all watched";
     [
-        Bounded::times(what, nobody, everything, Some(0.2)),
+        Bounded::times(what, nobody, everything, Wanted::AtMost(0.2)),
         Bounded::counts("… of the changes, repeated for nobody", repeated, changes, 0.25),
         Bounded::counts("… modifications seen by who watches all", seen, changes, 1.0),
     ]
