@@ -8,15 +8,15 @@
 //! one key, any transaction by ten puts.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::{Ready, poll_fn, ready};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes};
 use mimalloc::MiMalloc;
-use prost::Message;
 use revfs_api::wire::codec::Codec;
 use revfs_api::wire::etcdserverpb::{
     PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseHeader, ResponseOp, TxnRequest,
@@ -27,13 +27,16 @@ use revfs_cluster::grpc::Limits;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::{BufferSettings, Codec as Encodes, EncodeBuf, Encoder};
-use tonic::codegen::{BoxFuture, Service, http};
+use tonic::codegen::{Body as _, BoxFuture, Service, http};
 use tonic::server::{Grpc, UnaryService};
 use tonic::{Request, Response, Status};
 
 /// As the program's own.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Of a message on the wire: not compressed, and its size.
+const PREFIX_BYTES: usize = 5;
 
 const VALUE_BYTES: usize = 256;
 
@@ -53,7 +56,7 @@ fn header() -> ResponseHeader {
     ResponseHeader { cluster_id: ID, member_id: ID, revision: REVISION, raft_term: 2 }
 }
 
-fn range(keys: usize) -> Bytes {
+fn range(keys: usize) -> RangeResponse {
     let kvs = (0..keys).map(|number| KeyValue {
         key: format!("/bench/directory/key-{number:010}").into(),
         value: vec![b'0'; VALUE_BYTES].into(),
@@ -63,24 +66,43 @@ fn range(keys: usize) -> Bytes {
         lease: 0,
     });
     let count = i64::try_from(keys).expect("few keys");
-    let answer =
-        RangeResponse { header: Some(header()), kvs: kvs.collect(), count, ..Default::default() };
-    answer.encode_to_vec().into()
+    RangeResponse { header: Some(header()), kvs: kvs.collect(), count, ..Default::default() }
 }
 
-fn txn(puts: usize) -> Bytes {
+fn txn(puts: usize) -> TxnResponse {
     let header_of_one = ResponseHeader { revision: REVISION, ..ResponseHeader::default() };
     let put = PutResponse { header: Some(header_of_one), prev_kv: None };
     let put = ResponseOp { response: Some(response_op::Response::ResponsePut(put)) };
-    let answer =
-        TxnResponse { header: Some(header()), succeeded: true, responses: vec![put; puts] };
-    answer.encode_to_vec().into()
+    TxnResponse { header: Some(header()), succeeded: true, responses: vec![put; puts] }
+}
+
+/// The bytes of a message: what a service sends that answers with it.
+async fn encoded<T>(message: T) -> Result<Bytes, Status>
+where
+    Codec<T, T>: Encodes<Encode = T, Decode = T>,
+    T: Clone + Send + Sync + 'static,
+{
+    let nothing = String::from_utf8(vec![0; PREFIX_BYTES]).expect("zeros are text");
+    let call = http::Request::new(nothing);
+    let mut grpc = Grpc::new(Codec::<T, T>::default());
+    let mut body = pin!(grpc.unary(Say(move |_: T| message.clone()), call).await.into_body());
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|context| body.as_mut().poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(Bytes::from(bytes).slice(PREFIX_BYTES..))
 }
 
 impl Answers {
-    fn new() -> Self {
-        let put = PutResponse { header: Some(header()), prev_kv: None };
-        Self { put: put.encode_to_vec().into(), get: range(1), range: range(1_000), txn: txn(10) }
+    async fn new() -> Result<Self, Status> {
+        Ok(Self {
+            put: encoded(PutResponse { header: Some(header()), prev_kv: None }).await?,
+            get: encoded(range(1)).await?,
+            range: encoded(range(1_000)).await?,
+            txn: encoded(txn(10)).await?,
+        })
     }
 }
 
@@ -110,7 +132,10 @@ impl Encoder for AsIs {
     }
 }
 
-impl<T: Message + Default + Send + 'static> Encodes for Whole<T> {
+impl<T: Send + 'static> Encodes for Whole<T>
+where
+    Codec<T, T>: Encodes<Encode = T, Decode = T>,
+{
     type Encode = Bytes;
     type Decode = T;
     type Encoder = AsIs;
@@ -128,9 +153,9 @@ impl<T: Message + Default + Send + 'static> Encodes for Whole<T> {
 /// Answers a request.
 struct Say<F>(F);
 
-impl<T, F: Fn(T) -> Bytes> UnaryService<T> for Say<F> {
-    type Response = Bytes;
-    type Future = Ready<Result<Response<Bytes>, Status>>;
+impl<T, R, F: Fn(T) -> R> UnaryService<T> for Say<F> {
+    type Response = R;
+    type Future = Ready<Result<Response<R>, Status>>;
 
     fn call(&mut self, request: Request<T>) -> Self::Future {
         ready(Ok(Response::new((self.0)(request.into_inner()))))
@@ -142,7 +167,8 @@ async fn answer<T, F>(
     say: F,
 ) -> Result<http::Response<tonic::body::Body>, Infallible>
 where
-    T: Message + Default + Send + Sync + 'static,
+    Codec<T, T>: Encodes<Encode = T, Decode = T>,
+    T: Send + Sync + 'static,
     F: Fn(T) -> Bytes + Send,
 {
     Ok(Grpc::new(Whole::<T>::default()).unary(Say(say), call).await)
@@ -191,13 +217,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         connection.set_nodelay(true)?;
         std::io::Result::Ok(connection)
     });
+    let answers = Answers::new().await?;
     let limits = Limits::default();
     tonic::transport::Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(limits.concurrent_streams_max)
         .http2_keepalive_interval(limits.keep_alive_interval)
         .http2_keepalive_timeout(Some(limits.keep_alive_timeout))
-        .serve_with_incoming(Null(Arc::new(Answers::new())), connections)
+        .serve_with_incoming(Null(Arc::new(answers)), connections)
         .await?;
     Ok(())
 }
