@@ -5,6 +5,7 @@
 //!     cargo bench -p revfs-tests --bench clients -- --quick          two rounds of short samples
 //!     cargo bench -p revfs-tests --bench clients -- put watch        only workloads whose name has one of these
 //!     … -- --rounds N --seconds S --json
+//!     … -- --million                 what a million keys cost, starts on them, counts of them; about four minutes
 //!     … -- --sweep DIR [--keys N]     how rates grow with clients, keys, watchers and sizes, as pictures
 //!
 //! Both servers run all the time, on data directories of the same disk, and are loaded in turn: a
@@ -24,6 +25,8 @@ mod compare;
 mod load;
 #[path = "clients/lost_leader.rs"]
 mod lost_leader;
+#[path = "clients/million.rs"]
+mod million;
 #[path = "clients/plot.rs"]
 mod plot;
 #[path = "clients/server.rs"]
@@ -36,6 +39,8 @@ mod sweep;
 mod table;
 #[path = "clients/unread.rs"]
 mod unread;
+#[path = "clients/versions.rs"]
+mod versions;
 #[path = "clients/watching.rs"]
 mod watching;
 #[path = "clients/workloads.rs"]
@@ -60,6 +65,16 @@ fn main() -> Outcome<()> {
 
 async fn run(settings: &Settings) -> Outcome<()> {
     let disk = tempfile::TempDir::with_prefix_in("revfs-bench-", disk_dir())?;
+    if settings.million {
+        let million::Million { lines, bounded } = million::measure(settings, disk.path()).await?;
+        if settings.json {
+            let (lines, bounded) = (table::json(&lines), bounds::json(&bounded));
+            println!("{}", serde_json::json!({ "workloads": lines, "bounded": bounded }));
+        } else {
+            println!("{}\n{}", table::text(&lines), bounds::table("etcd", &bounded));
+        }
+        return Ok(());
+    }
     let mut servers = [
         Server::etcd(&disk.path().join("etcd"), settings.members).await?,
         Server::revfs(&disk.path().join("revfs"), settings.members).await?,

@@ -73,3 +73,15 @@ pub fn processor_time(process: u32) -> Duration {
     let per_second = per_second.ok().flatten().and_then(|ticks| u32::try_from(ticks).ok());
     Duration::from_secs(ticks) / per_second.expect("the kernel tells its ticks")
 }
+
+/// Memory of a running process's own: without the pages of its files, which the kernel takes back at will.
+///
+/// # Panics
+/// If it has ended.
+#[must_use]
+pub fn anonymous_bytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kilobytes.expect("the kernel says it in kB") * 1_024
+}

@@ -100,11 +100,7 @@ impl Server {
     /// If it has ended.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        kilobytes.expect("the kernel says it in kB") * 1_024
+        program::anonymous_bytes(self.child.id())
     }
 
     /// One value of `/metrics`, by its name and labels.

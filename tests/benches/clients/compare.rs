@@ -43,13 +43,21 @@ pub(crate) async fn compare<'w>(
     let mut lines = Vec::new();
     for workload in workloads {
         let floor = floor.as_ref().filter(|_| workload.has_floor);
-        lines.push(measure(settings, &sides, floor, workload).await?);
+        for side in &sides {
+            if let Some(prepare) = workload.prepare {
+                prepare(&side.load).await?;
+            }
+        }
+        let line = measure(settings, &sides, floor, workload).await?;
+        let also = workload.also.map(|(name, goal)| Line { name, goal, ..line.clone() });
+        lines.push(line);
+        lines.extend(also);
     }
     Ok(lines)
 }
 
-/// One workload on both in turn.
-async fn measure(
+/// One workload, for which everything is there, on both in turn.
+pub(crate) async fn measure(
     settings: &Settings,
     [etcd, revfs]: &[Side<'_>; 2],
     null_handler: Option<&Side<'_>>,

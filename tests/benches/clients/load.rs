@@ -78,6 +78,15 @@ impl Load {
 
     /// Puts the keys with these numbers, a multiple of [`FILL_OPS`] of them.
     pub(crate) async fn fill(&self, keys: Range<usize>) -> Outcome<()> {
+        self.fill_as(keys, key).await
+    }
+
+    /// As [`Self::fill`], with other names.
+    pub(crate) async fn fill_as(
+        &self,
+        keys: Range<usize>,
+        name: impl Fn(usize) -> Bytes + Copy + Send + 'static,
+    ) -> Outcome<()> {
         let mut clients = tokio::task::JoinSet::new();
         for client in 0..FILL_CLIENTS {
             let (mut kv, keys) = (self.kv(client), keys.clone());
@@ -85,7 +94,7 @@ impl Load {
                 let own = keys.step_by(FILL_OPS).skip(client).step_by(FILL_CLIENTS);
                 for from in own {
                     let puts =
-                        (from..from + FILL_OPS).map(|number| put_op(put(key(number), number)));
+                        (from..from + FILL_OPS).map(|number| put_op(put(name(number), number)));
                     kv.txn(TxnRequest { success: puts.collect(), ..TxnRequest::default() }).await?;
                 }
                 Outcome::Ok(())

@@ -5,15 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use revfs_api::wire::etcdserverpb::StatusRequest;
 use revfs_api::wire::etcdserverpb::maintenance_client::MaintenanceClient;
-use revfs_tests::{program, tools};
+use revfs_tests::{program, tools, wait};
 use tonic::transport::Endpoint;
 
 use crate::load::Outcome;
 
 /// Far above what a start takes.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Far above what an end takes.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 const START_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -165,8 +170,7 @@ impl Server {
 
     /// Starts a killed member again and waits until it knows a leader.
     pub(crate) async fn restart(&mut self, member: usize) -> Outcome<()> {
-        let Process { program, arguments, .. } = &self.processes[member];
-        self.processes[member].child = spawn(program, arguments)?;
+        self.start_again(member)?;
         let begun = Instant::now();
         let mut turns = tokio::time::interval(START_INTERVAL);
         while !self.has_leader(member).await {
@@ -176,6 +180,26 @@ impl Server {
             turns.tick().await;
         }
         Ok(())
+    }
+
+    /// Ends a member as systemd does, and waits until it has ended.
+    pub(crate) fn stop(&mut self, member: usize) -> Outcome<()> {
+        let child = &mut self.processes[member].child;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let ended = wait::ask(STOP_LIMIT, || child.try_wait().transpose());
+        ended.ok_or("it did not end")??;
+        Ok(())
+    }
+
+    /// Starts a member again that has ended, and waits for nothing.
+    pub(crate) fn start_again(&mut self, member: usize) -> Outcome<()> {
+        let Process { program, arguments, .. } = &self.processes[member];
+        self.processes[member].child = spawn(program, arguments)?;
+        Ok(())
+    }
+
+    pub(crate) fn anonymous_bytes(&self) -> u64 {
+        self.processes.iter().map(|process| program::anonymous_bytes(process.child.id())).sum()
     }
 
     /// What its processes have used of the processors since their start.

@@ -12,8 +12,10 @@ pub(crate) struct Settings {
     pub(crate) json: bool,
     /// Draw how figures grow into this directory, instead of a table.
     pub(crate) sweep: Option<PathBuf>,
-    /// The most keys that a sweep goes up to.
+    /// The most keys that a sweep, or `--million`, goes up to.
     pub(crate) keys_max: usize,
+    /// A million keys, instead of the workloads.
+    pub(crate) million: bool,
     wanted: Vec<String>,
 }
 
@@ -26,6 +28,7 @@ impl Settings {
             json: false,
             sweep: None,
             keys_max: 1_000_000,
+            million: false,
             wanted: Vec::new(),
         };
         let mut arguments = std::env::args().skip(1);
@@ -42,6 +45,7 @@ impl Settings {
             match argument.as_str() {
                 // cargo bench says so to every benchmark.
                 "--bench" => {}
+                "--million" => settings.million = true,
                 "--json" => settings.json = true,
                 "--quick" => {
                     (settings.rounds, settings.sample) = (2, Duration::from_millis(500));
@@ -54,7 +58,7 @@ impl Settings {
                 name if !name.starts_with('-') => settings.wanted.push(name.to_owned()),
                 other => {
                     let known = "--members N, --rounds N, --seconds S, --quick, --json, --sweep DIR, --keys N, \
-                                 or names of workloads";
+                                 --million, or names of workloads";
                     return Err(format!("unknown argument {other}: {known}").into());
                 }
             }

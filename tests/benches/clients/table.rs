@@ -12,6 +12,8 @@ pub(crate) enum Goal {
     Rate { at_least: f64 },
     /// The median of one operation, revfs : etcd.
     Latency { at_most: f64 },
+    /// Processor time of the server for one operation, revfs : etcd.
+    Processor { at_most: f64 },
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,6 +37,7 @@ impl Sample {
 }
 
 /// One workload: pairs of etcd and revfs.
+#[derive(Clone)]
 pub(crate) struct Line {
     pub(crate) name: &'static str,
     pub(crate) goal: Goal,
@@ -66,7 +69,9 @@ impl Line {
         let ratio = self.ratio(|sample| self.goal.read(sample));
         match self.goal {
             Goal::Rate { at_least } => (format!(">= {at_least}"), ratio >= at_least),
-            Goal::Latency { at_most } => (format!("<= {at_most}"), ratio <= at_most),
+            Goal::Latency { at_most } | Goal::Processor { at_most } => {
+                (format!("<= {at_most}"), ratio <= at_most)
+            }
         }
     }
 
@@ -89,13 +94,14 @@ impl Goal {
         match self {
             Self::Rate { .. } => sample.per_second,
             Self::Latency { .. } => sample.median.as_secs_f64(),
+            Self::Processor { .. } => sample.processor,
         }
     }
 
     fn shown(self, read: f64) -> String {
         match self {
             Self::Rate { .. } => format!("{read:.0}/s"),
-            Self::Latency { .. } => microseconds(read),
+            Self::Latency { .. } | Self::Processor { .. } => microseconds(read),
         }
     }
 }

@@ -10,9 +10,12 @@ use revfs_api::wire::etcdserverpb::{Compare, PutRequest, RangeRequest, TxnReques
 use crate::load::{Done, KEYS, Load, Outcome, VALUE_BYTES, key, put, put_op, value};
 use crate::table::Goal;
 use crate::unread;
+use crate::versions;
 use crate::watching;
 
 type Run = for<'l> fn(&'l Load, Duration) -> Pin<Box<dyn Future<Output = Outcome<Done>> + 'l>>;
+
+type Prepare = for<'l> fn(&'l Load) -> Pin<Box<dyn Future<Output = Outcome<()>> + 'l>>;
 
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
@@ -20,27 +23,42 @@ pub(crate) struct Workload {
     pub(crate) run: Run,
     /// The null handler can answer it.
     pub(crate) has_floor: bool,
+    /// What must be there, made once before.
+    pub(crate) prepare: Option<Prepare>,
+    /// Another line about the same samples.
+    pub(crate) also: Option<(&'static str, Goal)>,
 }
 
 impl Workload {
-    const fn new(name: &'static str, goal: Goal, run: Run) -> Self {
-        Self { name, goal, run, has_floor: false }
+    pub(crate) const fn new(name: &'static str, goal: Goal, run: Run) -> Self {
+        Self { name, goal, run, has_floor: false, prepare: None, also: None }
     }
 
     const fn with_floor(mut self) -> Self {
         self.has_floor = true;
         self
     }
+
+    const fn after(mut self, prepare: Prepare) -> Self {
+        self.prepare = Some(prepare);
+        self
+    }
+
+    const fn also(mut self, name: &'static str, goal: Goal) -> Self {
+        self.also = Some((name, goal));
+        self
+    }
 }
 
-const MANY: usize = 64;
+pub(crate) const MANY: usize = 64;
 const RANGE_KEYS: usize = 1_000;
 
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload::new("put, 64 clients", Goal::Rate { at_least: 1.6 }, |load, length| {
         Box::pin(puts(load, USUAL, length))
     })
-    .with_floor(),
+    .with_floor()
+    .also("… server CPU of a put (or, in seconds, of 1,000,000)", Goal::Processor { at_most: 0.5 }),
     Workload::new("put, 1 client: latency", Goal::Latency { at_most: 0.8 }, |load, length| {
         Box::pin(puts(load, Size { clients: 1, ..USUAL }, length))
     })
@@ -64,6 +82,12 @@ pub(crate) const WORKLOADS: &[Workload] = &[
         |load, length| Box::pin(ranges(load, length)),
     )
     .with_floor(),
+    Workload::new(
+        "range of 1,000 keys with 100 versions each at an old revision: server CPU, 64 clients",
+        Goal::Processor { at_most: 0.4 },
+        |load, length| Box::pin(versions::ranges(load, length)),
+    )
+    .after(|load| Box::pin(versions::fill(load))),
     Workload::new(
         "transaction of 10 puts, 64 clients",
         Goal::Rate { at_least: 2.0 },
