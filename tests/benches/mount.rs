@@ -3,6 +3,7 @@
 //!     cargo bench -p revfs-tests --bench mount            a table
 //!     cargo bench -p revfs-tests --bench mount -- --json  one JSON document
 //!     … -- --bounded                                      only the lines with a bound
+//!     … -- --bounded --quick                              … that take seconds
 //!
 //! Each round measures every subject once, in turn, so that a slow minute of the machine hits all of
 //! them; a figure is the median of its samples over all rounds. What a create must cost at least is
@@ -17,6 +18,8 @@ mod empty_handler;
 mod figures;
 #[path = "mount/operations.rs"]
 mod operations;
+#[path = "mount/readers.rs"]
+mod readers;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,10 +43,18 @@ fn main() {
     if let [flag, dir] = arguments.as_slice()
         && flag == empty_handler::FLAG
     {
-        empty_handler::run(Path::new(dir));
-        return;
+        return empty_handler::run(Path::new(dir));
     }
-    let json = arguments.iter().any(|argument| argument == "--json");
+    if let [flag, kind, dir] = arguments.as_slice()
+        && flag == readers::FLAG
+    {
+        return readers::run(kind, Path::new(dir));
+    }
+    let says = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    bench(says("--json"), says("--bounded"), says("--quick"));
+}
+
+fn bench(json: bool, only_bounded: bool, quick: bool) {
     let disk = TempDir::with_prefix_in("revfs-bench-", disk_dir()).expect("a place on the disk");
     let memory = TempDir::with_prefix_in("revfs-bench-", "/dev/shm").expect("a place on tmpfs");
     let mut mount = Mount::up_with(|place| place.data = disk.path().join("data"));
@@ -62,9 +73,9 @@ fn main() {
     let original = disk.path().join("original");
     let real = tree::copy_real_tree(&original);
     let mut figures = Figures::default();
-    let only_bounded = arguments.iter().any(|argument| argument == "--bounded");
-    for round in 0..ROUNDS {
-        eprintln!("round {} of {ROUNDS}", round + 1);
+    let rounds = if quick { 1 } else { ROUNDS };
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
         if !only_bounded {
             for subject in &subjects {
                 operations::measure(subject, round, &original, &mut figures);
@@ -75,7 +86,7 @@ fn main() {
         operations::empty_create(empty.dir(), round, &mut figures);
     }
     let header = format!(
-        "disk: {} ({}); tree: {} entries; {ROUNDS} rounds; {} processors",
+        "disk: {} ({}); tree: {} entries; {rounds} rounds; {} processors",
         disk.path().display(),
         file_system(disk.path()),
         real.entries,
@@ -84,7 +95,7 @@ fn main() {
     eprintln!("figures with a bound");
     let memory = &subjects[2].dir;
     let beside = bounded::Beside { ours: &dir, memory, empty: empty.dir() };
-    let lines = bounded::measure(&mut mount, &beside, &figures);
+    let lines = bounded::measure(&mut mount, &beside, &figures, quick);
     if json {
         let mut document = figures.json(&header);
         document["bounded"] = bounds::json(&lines);

@@ -12,6 +12,7 @@ use revfs_tests::{Mount, mount::Asked};
 
 use crate::empty_handler::{self, FILE_BYTES};
 use crate::figures::{EMPTY_CREATE, EMPTY_ROUND_TRIPS, FDATASYNC, Figures};
+use crate::readers;
 
 /// Samples of what takes less than the clock shows, and how often each repeats it.
 const SAMPLES: usize = 400;
@@ -33,10 +34,20 @@ pub(crate) struct Beside<'a> {
     pub(crate) empty: &'a Path,
 }
 
-pub(crate) fn measure(mount: &mut Mount, beside: &Beside<'_>, figures: &Figures) -> Vec<Bounded> {
+/// All of them, or those that take seconds.
+pub(crate) fn measure(
+    mount: &mut Mount,
+    beside: &Beside<'_>,
+    figures: &Figures,
+    quick: bool,
+) -> Vec<Bounded> {
     let mut lines = vec![preads(beside), opens(beside)];
-    lines.extend(listings(mount, beside));
-    lines.extend(copies(mount, beside, figures));
+    lines.push(readers::first_reads(mount, beside.ours, figures));
+    lines.extend(readers::measure(beside.ours));
+    if !quick {
+        lines.extend(listings(mount, beside));
+        lines.extend(copies(mount, beside, figures));
+    }
     lines
 }
 
