@@ -199,3 +199,34 @@ fn roles_come_along_and_leases_at_the_end_of_a_move_and_users_are_named() {
     change(destination, &[format!("lease revoke {lease}")]);
     assert_eq!(ctl(destination, "get --prefix /"), "/app/b\n2");
 }
+
+#[test]
+fn without_the_right_to_see_roles_the_keys_come_along_and_the_roles_with_who_may() {
+    let (etcd, server) = (Etcd::start(), Server::start(&[]));
+    let (source, destination) = (etcd.endpoint(), server.url());
+    let lines =
+        ["role add readers", "role grant-permission readers read --prefix /app/", "put /app/a 1"];
+    change(&source, &lines.map(str::to_owned));
+    let lines = [
+        "role add mover",
+        "role grant-permission mover readwrite --prefix ''",
+        "user add mover:m",
+        "user grant-role mover mover",
+        "role add root",
+        "user add root:r",
+        "user grant-role root root",
+        "auth enable",
+    ];
+    change(destination, &lines.map(str::to_owned));
+    let import = |user: &str| {
+        shell().run(&format!("revfs import {source} --to {destination} --dest-user {user}"))
+    };
+    let said = import("mover:m").ok();
+    assert!(said.contains("no role taken over: only root may see those"), "{said}");
+    let root = |line: &str| ctl(destination, &format!("--user root:r {line}"));
+    assert_eq!(root("get /app/a"), "/app/a\n1");
+    assert_eq!(root("role list"), "mover\nroot");
+    let said = import("root:r").ok();
+    assert!(said.contains("1 role taken over"), "{said}");
+    assert_eq!(root("role get readers"), ctl(&source, "role get readers"));
+}
