@@ -237,6 +237,11 @@ impl Filesystem {
             if is_name {
                 batch.directories_of(&self.options.root, &subject);
             }
+            if (record.is_some() || is_name)
+                && let Some(node) = self.nodes.find(&Place::File { key: subject.clone() })
+            {
+                node.note_program(None);
+            }
             if is_own {
                 continue;
             }
@@ -366,6 +371,7 @@ impl Filesystem {
 
     pub(crate) fn drop_all_content(&self) {
         for node in self.nodes.all() {
+            node.note_program(None);
             let mut file = node.file.lock();
             file.content_changes += 1;
             if file.staged.is_none() {

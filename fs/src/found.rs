@@ -199,6 +199,7 @@ impl Filesystem {
                 let node = self.node_of_file(key, Life::of(&file.kv), kind);
                 node.see(revision);
                 let shown = self.shown_file(&node, file);
+                self.note_program(&node, file, revision);
                 Found { attr: shown.attr, entry_ttl: shown.ttl, attr_ttl: shown.ttl, node }
             }
             Tree::Past(_) => {
@@ -235,6 +236,15 @@ impl Filesystem {
         let attr = file_attr(node.ino, file.kv.value_bytes, &file.effective);
         let is_watched = self.options.root.contains(&file.kv.key);
         Shown { attr, ttl: if is_watched { self.live_ttl() } else { Duration::ZERO } }
+    }
+
+    /// Notes what the file was at `revision`, unless a later change has been told of.
+    pub(crate) fn note_program(&self, node: &Node, file: &StandingFile, revision: Revision) {
+        let is_file = file.effective.kind == Kind::File;
+        node.note_program(is_file.then_some(file.effective.mode & 0o111 != 0));
+        if self.coherence.is_beyond(revision) {
+            node.note_program(None);
+        }
     }
 
     /// What is staged in a node, as `stat` shows it.

@@ -115,6 +115,8 @@ pub struct Node {
     seen: AtomicU64,
     /// The kernel was told that there is no such directory, and may remember that.
     denied: AtomicBool,
+    /// Whether anybody may execute the file, from the last answer about it until that may have changed.
+    is_program: Mutex<Option<bool>>,
 }
 
 impl Node {
@@ -128,6 +130,7 @@ impl Node {
             kind: OnceLock::new(),
             seen: AtomicU64::new(0),
             denied: AtomicBool::new(false),
+            is_program: Mutex::default(),
         })
     }
 
@@ -186,6 +189,17 @@ impl Node {
     /// Notes that it exists at `revision`.
     pub fn see(&self, revision: Revision) {
         self.seen.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    /// Whether anybody may execute the file, if that is known.
+    #[must_use]
+    pub fn is_program(&self) -> Option<bool> {
+        *self.is_program.lock()
+    }
+
+    /// Notes whether anybody may execute the file; `None`: that may be otherwise now.
+    pub fn note_program(&self, is_program: Option<bool>) {
+        *self.is_program.lock() = is_program;
     }
 
     /// Notes that the kernel is about to be told that there is no such directory (any more).

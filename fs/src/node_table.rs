@@ -146,6 +146,12 @@ impl NodeTable {
         self.maps.lock().by_ino.get(&ino).is_some_and(|entry| entry.lookups > 0)
     }
 
+    /// Whether a node is a file that anybody may execute, if that is known.
+    #[must_use]
+    pub fn is_program(&self, ino: u64) -> Option<bool> {
+        self.maps.lock().by_ino.get(&ino).and_then(|entry| entry.node.is_program())
+    }
+
     /// The number of the node of `place`, if the kernel holds it.
     #[must_use]
     pub fn known_number(&self, place: &Place) -> Option<u64> {

@@ -100,10 +100,10 @@ impl Filesystem {
     }
 
     /// SETATTR: what was asked for has happened.
-    pub(crate) async fn poke_setattr(&self, ino: u64, size: Option<u64>) -> Answer<Shown> {
+    pub(crate) async fn poke_setattr(&self, ino: u64) -> Answer<Shown> {
         if Numbering::is_made_up(ino) {
             let kind = self.events.kind_under_way().unwrap_or(FileType::RegularFile);
-            let attr = self.made_up_attr(ino, kind, size.unwrap_or(0));
+            let attr = self.made_up_attr(ino, kind);
             return Ok(Shown { attr, ttl: Duration::ZERO });
         }
         let node = self.nodes.get(ino).ok_or(Errno::ESTALE)?;
@@ -170,16 +170,16 @@ impl Filesystem {
     }
 
     fn made_up_entry(&self, kind: FileType) -> PokeEntry {
-        PokeEntry { attr: self.made_up_attr(self.events.make_up(), kind, 0), node: None }
+        PokeEntry { attr: self.made_up_attr(self.events.make_up(), kind), node: None }
     }
 
-    fn made_up_attr(&self, ino: u64, kind: FileType, size: u64) -> FileAttr {
+    fn made_up_attr(&self, ino: u64, kind: FileType) -> FileAttr {
         let kind = match kind {
             FileType::Directory => Kind::Directory,
             FileType::Symlink => Kind::Symlink,
             _ => Kind::File,
         };
-        file_attr(ino, size, &self.made_up(kind, 0o600, Time(0)))
+        file_attr(ino, 0, &self.made_up(kind, 0o600, Time(0)))
     }
 }
 

@@ -103,7 +103,7 @@ impl Filesystem {
         let action = match (is_new, is_symlink) {
             (true, true) => Action::Symlink,
             (true, false) if kv.value_bytes == 0 => Action::Write { is_new, touches: Vec::new() },
-            (_, false) => Action::Write { is_new, touches: vec![Touch::Content(kv.value_bytes)] },
+            (_, false) => Action::Write { is_new, touches: vec![Touch::Content] },
             (false, true) => Action::Attributes(FileType::Symlink),
         };
         let subject = self.number_of_file(&kv.key);

@@ -19,8 +19,8 @@ pub(crate) struct Spot {
 /// What happened to a file while it was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Touch {
-    /// It was written; now it has so many bytes.
-    Content(u64),
+    /// It was written, or its length changed.
+    Content,
     Attributes,
 }
 

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{AtFlags, FallocateFlags, OFlag, RenameFlags, fallocate, openat, renameat2};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, UtimensatFlags, fstat, fstatat, futimens, mkdirat, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{UnlinkatFlags, ftruncate, gettid, symlinkat, unlinkat};
+use nix::unistd::{UnlinkatFlags, gettid, symlinkat, unlinkat};
 
 use super::poke::{Action, Poke, Spot, Touch};
 use super::watched::Watched;
@@ -122,10 +122,11 @@ impl Poker {
         let to = poke.to().map(|to| self.open(&to.directory)).transpose()?;
         let to_parent = to.as_ref().map(|(_, number)| *number);
         let to = to.as_ref().map(|(directory, _)| directory.as_fd());
+        let is_program = poke.subject.and_then(|number| self.nodes.is_program(number));
         let mut attempt = 1;
         loop {
             self.events.begin(poke, parent, to_parent);
-            let Err(errno) = act(poke, at.as_fd(), to) else { return Ok(()) };
+            let Err(errno) = act(poke, is_program, at.as_fd(), to) else { return Ok(()) };
             let is_outdated =
                 matches!(errno, Errno::ENOENT | Errno::EEXIST | Errno::ECANCELED | Errno::ESTALE);
             if attempt == ATTEMPTS_MAX || !is_outdated {
@@ -173,11 +174,16 @@ impl Poker {
 }
 
 /// Sends the operation. What it asks for is not done; the kernel raises the events of it.
-fn act(poke: &Poke, at: BorrowedFd<'_>, to: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+fn act(
+    poke: &Poke,
+    is_program: Option<bool>,
+    at: BorrowedFd<'_>,
+    to: Option<BorrowedFd<'_>>,
+) -> nix::Result<()> {
     let name = OsStr::from_bytes(&poke.at.name);
     match &poke.action {
         Action::Write { is_new: true, touches } => write_new(at, name, touches),
-        Action::Write { is_new: false, touches } => write(at, name, touches),
+        Action::Write { is_new: false, touches } => write(at, name, touches, is_program),
         Action::Symlink => symlinkat(".", at, name),
         Action::MakeDirectory => mkdirat(at, name, Mode::S_IRWXU),
         Action::Attributes(_) if name.is_empty() => {
@@ -205,12 +211,23 @@ fn write_new(at: BorrowedFd<'_>, name: &OsStr, touches: &[Touch]) -> nix::Result
 }
 
 /// A program cannot be started while it is open to be written, so that it is not opened.
-fn write(at: BorrowedFd<'_>, name: &OsStr, touches: &[Touch]) -> nix::Result<()> {
-    let status = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if status.st_mode & libc::S_IFMT != libc::S_IFREG {
-        return Err(Errno::EBUSY);
-    }
-    if status.st_mode & EXECUTABLE == 0 {
+fn write(
+    at: BorrowedFd<'_>,
+    name: &OsStr,
+    touches: &[Touch],
+    is_program: Option<bool>,
+) -> nix::Result<()> {
+    let is_program = match is_program {
+        Some(is_program) => is_program,
+        None => {
+            let status = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            if status.st_mode & libc::S_IFMT != libc::S_IFREG {
+                return Err(Errno::EBUSY);
+            }
+            status.st_mode & EXECUTABLE != 0
+        }
+    };
+    if !is_program {
         match openat(at, name, TO_WRITE, Mode::empty()) {
             Err(Errno::ETXTBSY) => {}
             opened => return touch_all(&opened?, touches),
@@ -221,13 +238,11 @@ fn write(at: BorrowedFd<'_>, name: &OsStr, touches: &[Touch]) -> nix::Result<()>
 
 fn touch_all(file: &OwnedFd, touches: &[Touch]) -> nix::Result<()> {
     for touch in touches {
-        let size = match touch {
-            Touch::Content(size) => i64::try_from(*size).ok(),
-            Touch::Attributes => None,
-        };
-        let is_done = size.is_some_and(|size| ftruncate(file, size).is_ok());
+        // Room for bytes, perhaps beyond the end: a write that needs no attributes for an answer, so that the
+        // key space is not asked, and the kernel only forgets those that it has.
+        let is_done = *touch == Touch::Content
+            && fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1).is_ok();
         if !is_done {
-            // Also where the file is too large for this process.
             futimens(file, &accessed(*touch), &TimeSpec::UTIME_NOW)?;
         }
     }
@@ -242,7 +257,7 @@ fn touch_by_name(at: BorrowedFd<'_>, name: &OsStr, touch: Touch) -> nix::Result<
 /// Setting both times is a change of attributes, setting that of the content alone is a write.
 fn accessed(touch: Touch) -> TimeSpec {
     match touch {
-        Touch::Content(_) => TimeSpec::UTIME_OMIT,
+        Touch::Content => TimeSpec::UTIME_OMIT,
         Touch::Attributes => TimeSpec::UTIME_NOW,
     }
 }

@@ -79,7 +79,7 @@ impl Filesystem {
         for operation in operations {
             let touch = match operation {
                 Operation::Write(_) | Operation::Append(_) | Operation::Truncate(_) => {
-                    Touch::Content(size)
+                    Touch::Content
                 }
                 Operation::Attributes(_) => Touch::Attributes,
                 _ => continue,

@@ -161,7 +161,7 @@ impl fuser::Filesystem for Poked {
             return self.inner.getattr(request, ino, handle, reply);
         }
         self.inner.uncounted(ino).serve(
-            move |own| async move { own.poke_setattr(ino.0, None).await },
+            move |own| async move { own.poke_setattr(ino.0).await },
             |_, answer| reply::attr(reply, answer),
         );
     }
@@ -191,7 +191,7 @@ impl fuser::Filesystem for Poked {
             );
         }
         self.inner.uncounted(ino).serve(
-            move |own| async move { own.poke_setattr(ino.0, size).await },
+            move |own| async move { own.poke_setattr(ino.0).await },
             |_, answer| reply::attr(reply, answer),
         );
     }
@@ -311,8 +311,6 @@ impl fuser::Filesystem for Poked {
             owner: Option<LockOwner>; ReplyData) EIO;
         write(ino: INodeNo, handle: FileHandle, offset: u64, data: &[u8], write_flags: WriteFlags,
             flags: OpenFlags, owner: Option<LockOwner>; ReplyWrite) EIO;
-        fallocate(ino: INodeNo, handle: FileHandle, offset: u64, length: u64, mode: i32;
-            ReplyEmpty) EIO;
         setxattr(ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32;
             ReplyEmpty) EIO;
         getxattr(ino: INodeNo, name: &OsStr, size: u32; ReplyXattr) ENODATA;
@@ -337,6 +335,7 @@ impl fuser::Filesystem for Poked {
     pass_unless_pokers! {
         flush(ino: INodeNo; owner: LockOwner);
         fsync(ino: INodeNo; datasync: bool);
+        fallocate(ino: INodeNo; offset: u64, length: u64, mode: i32);
         release(ino: INodeNo; flags: OpenFlags, owner: Option<LockOwner>, flush: bool);
     }
 }

@@ -71,6 +71,7 @@ impl Filesystem {
             && node.is_or_begins(Life::of(&file.kv))
         {
             node.see(seen.revision);
+            self.note_program(node, &file, seen.revision);
             return Ok(self.shown_file(node, &file));
         }
         self.shown_nameless(node, &key).await
