@@ -238,8 +238,8 @@ fn write(
 
 fn touch_all(file: &OwnedFd, touches: &[Touch]) -> nix::Result<()> {
     for touch in touches {
-        // Room for bytes, perhaps beyond the end: a write that needs no attributes for an answer, so that the
-        // key space is not asked, and the kernel only forgets those that it has.
+        // Room for bytes, perhaps beyond the end: a write whose answer has no attributes in it, so that the key
+        // space is not asked, and the kernel only forgets those that it has.
         let is_done = *touch == Touch::Content
             && fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 1).is_ok();
         if !is_done {

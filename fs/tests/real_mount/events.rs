@@ -300,3 +300,50 @@ fn many_changes_at_once_are_seen_in_order() {
         .collect();
     assert_eq!(lines, expected);
 }
+
+/// Where the kernel knows the file, and this mount that it is no program, a write is repeated at one question: the
+/// kernel asks for the attributes, which it has just forgotten, before it lets anybody open the file.
+#[test]
+fn a_repeated_write_asks_the_key_space_once() {
+    let live = with_events();
+    live.put("/watched", "0");
+    live.wait_for("[ -e watched ]");
+    let watcher = Watcher::of(live.path());
+    let before = live.questions();
+    for number in 1..=10 {
+        live.put("/watched", &number.to_string());
+        // Of the file itself, and of the directory that it is in.
+        let closed = |line: &String| line.starts_with("CLOSE_WRITE");
+        let lines = std::iter::from_fn(|| watcher.lines.recv_timeout(DEADLINE).ok());
+        assert_eq!(lines.filter(closed).take(2).count(), 2);
+    }
+    let questions = live.questions() - before;
+    assert!(questions <= 10, "{questions}");
+}
+
+/// A program is not opened to repeat a write, or it could not be started meanwhile: the write raises no close.
+/// What a file was before it was made a program, or after, does not count.
+#[test]
+fn a_file_is_a_program_from_when_it_is_made_one_elsewhere() {
+    let here = with_events();
+    let there = another(&here);
+    drop(there.sh("echo 1 > watched"));
+    here.wait_for("[ -e watched ]");
+    let mut watcher = Watcher::of(here.path());
+    let mut is_closed = |change: &str| {
+        let change = format!("{change}; echo 2 >> watched");
+        drop(there.sh(&change));
+        let lines = watcher.lines_until_mark(|mark| drop(there.sh(&format!("mkdir {mark}"))));
+        assert!(lines.contains(&"MODIFY ./watched".to_owned()), "{lines:?}");
+        lines.contains(&"CLOSE_WRITE,CLOSE ./watched".to_owned())
+    };
+    for _ in 0..5 {
+        assert!(is_closed("chmod 644 watched"));
+        assert!(!is_closed("chmod 755 watched"));
+    }
+    // Through this mount, too.
+    drop(here.sh("chmod 644 watched"));
+    assert!(is_closed("true"));
+    drop(here.sh("chmod 755 watched"));
+    assert!(!is_closed("true"));
+}
