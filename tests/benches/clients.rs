@@ -5,7 +5,7 @@
 //!     cargo bench -p revfs-tests --bench clients -- --quick          two rounds of short samples
 //!     cargo bench -p revfs-tests --bench clients -- put watch        only workloads whose name has one of these
 //!     … -- --rounds N --seconds S --json
-//!     … -- --million                 what a million keys cost, starts on them, counts of them; about four minutes
+//!     … -- --million                 what a million keys cost, starts on them, counts of them
 //!     … -- --sweep DIR [--keys N]     how rates grow with clients, keys, watchers and sizes, as pictures
 //!
 //! Both servers run all the time, on data directories of the same disk, and are loaded in turn: a

@@ -28,6 +28,17 @@ impl Wanted {
             Self::Anything => String::new(),
         }
     }
+
+    /// Two cells of a table: what is wanted, and whether it is met.
+    #[must_use]
+    pub fn cells(self, ratio: f64) -> String {
+        let met = match self.is_met_by(ratio) {
+            None => "",
+            Some(true) => "yes",
+            Some(false) => "**no**",
+        };
+        format!("{} | {met}", self.shown())
+    }
 }
 
 /// One line of the table.
@@ -91,13 +102,8 @@ pub fn table(beside: &str, lines: &[Bounded]) -> String {
     );
     for line in lines {
         let Bounded { what, ours, beside, ratio, wanted } = line;
-        let met = match wanted.is_met_by(*ratio) {
-            None => "",
-            Some(true) => "yes",
-            Some(false) => "**no**",
-        };
-        let wanted = wanted.shown();
-        text.push_str(&format!("| {what} | {ours} | {beside} | {ratio:.2} | {wanted} | {met} |\n"));
+        let wanted = wanted.cells(*ratio);
+        text.push_str(&format!("| {what} | {ours} | {beside} | {ratio:.2} | {wanted} |\n"));
     }
     text
 }
