@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use revfs_tests::Cluster;
 use revfs_tests::wait;
+use serde_json::Value;
 
 #[test]
 fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
@@ -60,29 +61,56 @@ fn a_stopped_leader_that_goes_on_late_learns_that_it_was_replaced() {
     cluster.agree();
 }
 
+/// What a member says of itself, if it answers.
+fn status(cluster: &Cluster, of: u8) -> Option<Value> {
+    let said = cluster.run(&cluster.client(of), &["endpoint", "status", "-w", "json"]);
+    let mut status: Value = serde_json::from_slice(&said.stdout).ok()?;
+    Some(status[0]["Status"].take()).filter(Value::is_object)
+}
+
+fn term(status: &Value) -> u64 {
+    status["raftTerm"].as_u64().expect("a number")
+}
+
+/// A leader sends entries before it has written them. Killed, it may have lost some that the others hold: led it
+/// on in its term, their places would have other entries there and here.
+#[test]
+fn a_killed_leader_never_leads_in_its_old_term_again() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.wait_for_leader();
+    let others: Vec<u8> = cluster.running().filter(|&member| member != leader).collect();
+    let before = status(&cluster, leader).expect("it answers");
+    // Nobody else stands for election until it is back.
+    others.iter().for_each(|&other| cluster.signal(other, Signal::SIGSTOP));
+    cluster.kill(leader);
+    cluster.start_member(leader);
+    let after = wait::until("answer", wait::LIMIT, || status(&cluster, leader));
+    assert_ne!(after["leader"], before["leader"], "nobody has elected it: {before} {after}");
+    others.iter().for_each(|&other| cluster.signal(other, Signal::SIGCONT));
+    cluster.wait_writable(leader);
+    let after = status(&cluster, leader).expect("it answers");
+    assert!(term(&after) > term(&before), "{before} {after}");
+    cluster.agree();
+}
+
 #[test]
 fn a_leader_that_hears_nothing_is_replaced_after_few_elections() {
     let cluster = Cluster::start(3);
     let leader = cluster.wait_for_leader();
     let other = (leader + 1) % 3;
-    let status = |member: u8| -> serde_json::Value {
-        let status = cluster.ctl(&cluster.client(member), &["endpoint", "status", "-w", "json"]);
-        let mut status: serde_json::Value = serde_json::from_str(&status).expect("it is JSON");
-        status[0]["Status"].take()
-    };
+    let status = |member: u8| status(&cluster, member).expect("it answers");
     let before = status(other);
     // What it sends still comes: its heartbeats must not keep it in office.
     cluster.network.deafen(leader);
     let after = wait::until("another leader", wait::LIMIT, || {
-        let led = |after: &serde_json::Value| {
+        let led = |after: &Value| {
             after["leader"] != before["leader"]
                 && after["leader"].as_u64().is_some_and(|id| id != 0)
         };
         Some(status(other)).filter(led)
     });
     cluster.wait_writable(other);
-    let terms = |status: &serde_json::Value| status["raftTerm"].as_u64().expect("a number");
-    assert!(terms(&after) <= terms(&before) + 3, "{before} {after}");
+    assert!(term(&after) <= term(&before) + 3, "{before} {after}");
     cluster.network.heal();
     cluster.wait_writable(leader);
     cluster.agree();

@@ -114,6 +114,9 @@ fn config(cluster: u64, pace: Pace) -> Config {
         heartbeat_interval: milliseconds(pace.heartbeat_interval),
         enable_pre_vote: Some(true),
         quorum_loss_probe_interval: Some(election_timeout),
+        // Entries go to the others while they are flushed here. A leader that was killed may have lost
+        // some that the others hold: in the same term it would give their places to other entries.
+        enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_entries),
         max_in_snapshot_log_to_keep: pace.entries_kept,
         purge_batch_size: PURGE_ENTRIES.min(pace.snapshot_entries),
@@ -184,8 +187,8 @@ impl Raft {
     pub(crate) async fn lead(&self, timeout: Duration) -> Result<(), RaftError> {
         let not_ready = |reason: String| RaftError::NotReady { waited: timeout, reason };
         let stopped = |reason: String| RaftError::Stopped { reason };
-        // A member that led when it stopped leads again at once, and one that has just begun a cluster
-        // stands for election by itself. Any other need not wait for a timeout: nobody else may vote.
+        // One that has just begun a cluster stands for election by itself. Any other need not wait for a
+        // timeout: nobody else may vote.
         let state = self.inner.with_raft_state(|state| state.server_state).await;
         if state.map_err(|error| stopped(error.to_string()))? == ServerState::Follower {
             let elected = self.inner.trigger().elect(false).await;
