@@ -85,10 +85,10 @@ fn every_byte_that_is_read_is_the_one_that_was_written() {
         );
         mount.shell().limit(LIMIT).run(&line).ok();
         mount.ok(&format!("revfs get --raw {name} | cmp - {name}"));
-        // What a store of a few files takes is enough.
+        // What a store of a few files and of their last history takes is enough: an hour would fill a disk.
         names.push(name);
         if names.len() > PROFILES.len() {
-            mount.ok(&format!("rm {}", names.remove(0)));
+            mount.ok(&format!("rm {}; revfs compact @-1s", names.remove(0)));
         }
         seed += 1;
     }
