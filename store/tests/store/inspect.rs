@@ -341,6 +341,34 @@ fn a_compacted_store_and_a_backup_of_it_agree_with_themselves() {
     assert_eq!(facts.prefixes.iter().filter(|(prefix, _)| range.contains(prefix)).count(), 1);
 }
 
+#[test]
+fn a_store_agrees_with_itself_between_the_steps_that_forget_a_directory_deleted_at_the_target() {
+    let dir = tempfile::tempdir().unwrap();
+    let one_visit = StoreOptions { compaction_batch: 1, ..options() };
+    let store = Store::create(dir.path(), one_visit.clone()).unwrap();
+    // More than one step visits.
+    let names = || (0..40).map(|number| format!("/d/{number}"));
+    apply(&store, 1, &command(names().map(|name| Op::put(name, "")).collect(), Time(1)));
+    apply(&store, 2, &command(names().map(Op::delete).collect(), Time(2)));
+    let compact = Body::Compact { revision: Revision(3) };
+    apply(&store, 3, &Command { body: compact, ..command(Vec::new(), Time(3)) });
+    store.close().unwrap();
+    drop(store);
+    while rows(dir.path(), Tree::Directories) > 0 {
+        let store = Store::open(dir.path(), one_visit.clone()).unwrap();
+        store.stop_at(StopPoint::AfterCommit);
+        assert!(!store.wait_compacted(Revision(3), Duration::from_secs(60)).unwrap());
+        store.abandon();
+        assert_eq!(violations(dir.path()), []);
+    }
+    assert!(rows(dir.path(), Tree::Names) > 0, "one step forgot them all");
+    let store = Store::open(dir.path(), one_visit).unwrap();
+    assert!(store.wait_compacted(Revision(3), Duration::from_secs(60)).unwrap());
+    store.close().unwrap();
+    drop(store);
+    assert_eq!((violations(dir.path()), rows(dir.path(), Tree::Names)), (Vec::new(), 0));
+}
+
 /// Rows of a tree in a store that is closed.
 fn rows(dir: &Path, tree: Tree) -> u64 {
     let inspector = Inspector::open(&dir.join("data.mdb"), &options(), true).unwrap();
