@@ -4,6 +4,8 @@
 //! answer, the rows to add to the overlay, the new compacted revision. It changes nothing itself, so
 //! that a failure leaves no trace.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::alarm;
@@ -166,21 +168,26 @@ fn check_compact(view: &ReadView, requested: Revision) -> Result<Revision, Stop>
     Ok(revision)
 }
 
+/// The keys that appear (true) or vanish.
+fn appearing(changes: &BTreeMap<Bytes, Change>) -> impl Iterator<Item = (&[u8], bool)> {
+    changes
+        .iter()
+        .filter(|(_, change)| change.was_alive == change.version.tombstone)
+        .map(|(key, change)| (key.as_ref(), !change.version.tombstone))
+}
+
 /// The rows of a revision in every tree.
 pub(crate) fn change_rows(
     view: &ReadView,
     main: Revision,
     time: Time,
     command: &Command,
-    (changes, moved): (std::collections::BTreeMap<Bytes, Change>, &Moved),
+    (changes, moved): (BTreeMap<Bytes, Change>, &Moved),
     rows: &mut Vec<NewRow>,
 ) -> Result<(), StoreError> {
     rows.reserve(changes.len() * 4 + 1);
-    let appearing = changes
-        .iter()
-        .filter(|(_, change)| change.was_alive == change.version.tombstone)
-        .map(|(key, change)| (key.as_ref(), !change.version.tombstone));
-    name_rows(view, main, time, appearing, moved, rows)?;
+    view.environment().counts().change(main, appearing(&changes).map(|(key, _)| key));
+    name_rows(view, main, time, appearing(&changes), moved, rows)?;
     for (key, change) in changes {
         let version = change.version;
         let row = revision_row(main, version.sub);

@@ -18,6 +18,7 @@ use heed::{
 };
 
 use crate::check::check_file;
+use crate::counts::Counts;
 use crate::error::OpenError;
 use crate::options::StoreOptions;
 use crate::schema::{
@@ -43,6 +44,7 @@ pub(crate) struct Environment {
     path: PathBuf,
     /// They change with a restore only, before anybody reads.
     skips: Vec<Skip>,
+    counts: Counts,
     /// Another one has taken its place: its directory goes with it.
     is_retired: AtomicBool,
 }
@@ -83,7 +85,8 @@ impl Environment {
             sync_folder(folder)?;
         }
         let skips = state.skips.clone();
-        Ok(Self { env, trees, path, skips, is_retired: AtomicBool::new(false) })
+        let counts = Counts::since(state.current);
+        Ok(Self { env, trees, path, skips, counts, is_retired: AtomicBool::new(false) })
     }
 
     /// Opens a store and returns where it stands.
@@ -133,9 +136,11 @@ impl Environment {
             }
         };
         let is_retired = AtomicBool::new(false);
-        let mut environment = Self { env, trees, path, skips: Vec::new(), is_retired };
+        let (skips, counts) = (Vec::new(), Counts::since(Revision::NONE));
+        let mut environment = Self { env, trees, path, skips, counts, is_retired };
         let state = environment.read_state()?;
         environment.skips.clone_from(&state.skips);
+        environment.counts = Counts::since(state.current);
         Ok((environment, state))
     }
 
@@ -179,6 +184,11 @@ impl Environment {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.is_retired.load(Ordering::Acquire)
+    }
+
+    /// What is known of the numbers of keys.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub(crate) fn skips(&self) -> &[Skip] {

@@ -28,6 +28,7 @@ mod committer;
 mod compaction;
 mod compare;
 mod copies;
+mod counts;
 mod cursor;
 mod durations;
 mod env;

@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use crate::auth::Auth;
 use crate::copies::Copies;
+use crate::counts::Span;
 use crate::cursor::{Cursor, Row, Sources};
 use crate::env::{Environment, Snapshot};
 use crate::error::{ReadError, StoreError};
@@ -26,7 +27,7 @@ use crate::overlay::Layers;
 use crate::range::{self, Living};
 use crate::schema::{
     KeyRow, RowError, Tree, Want, decode_key_row, decode_key_row_into, key_lower_bound,
-    key_of_prefix_into, key_row, replace_terminator, split_descending,
+    key_of_prefix, key_of_prefix_into, key_row, replace_terminator, split_descending,
 };
 use crate::seen::Seen;
 use crate::store::Shared;
@@ -263,7 +264,7 @@ impl ReadView {
         want: Want,
         mut each: impl FnMut(KeyRow) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        let Some((from, end)) = row_bounds(range) else {
+        let Some(Span { from, to }) = span(range) else {
             if let KeyRange::Key(key) = range
                 && let Some(version) = self.version_at(key, at, want)?.filter(|v| !v.tombstone)
             {
@@ -272,7 +273,8 @@ impl ReadView {
             }
             return Ok(());
         };
-        let mut walk = Newest::of_living_keys(self, &from, end, at)?;
+        let end = to.as_deref().map(key_lower_bound);
+        let mut walk = Newest::of_living_keys(self, &key_lower_bound(&from), end, at)?;
         let mut copies = Copies::default();
         while let Some(row) = walk.next()? {
             let (prefix, revision) =
@@ -289,23 +291,35 @@ impl ReadView {
         Ok(())
     }
 
-    /// How many keys of `range` live at `at`; reads no value and no key's name.
+    /// How many keys of `range` live at `at`; reads no value, and no row where the number is known.
     pub(crate) fn count(&self, range: &KeyRange, at: Revision) -> Result<u64, StoreError> {
-        let mut count = 0;
-        let Some((from, end)) = row_bounds(range) else {
+        let Some(span) = span(range) else {
+            let mut count = 0;
             self.scan(range, at, Want::Header, |_| {
                 count += 1;
                 ControlFlow::Continue(())
             })?;
             return Ok(count);
         };
-        let mut walk = Newest::of_living_keys(self, &from, end, at)?;
-        while let Some(row) = walk.next()? {
-            let version =
-                decode_key_row(row.key(), Bytes::new(), Revision::NONE, row.value(), Want::Header);
-            count += u64::from(!version.map_err(|e| self.row(&e))?.tombstone);
-        }
-        Ok(count)
+        self.environment.counts().count(&span, at, |span, walked| {
+            let end = span.to.as_deref().map(key_lower_bound);
+            let mut walk = Newest::of_living_keys(self, &key_lower_bound(&span.from), end, at)?;
+            while let Some(row) = walk.next()? {
+                let (key, value) = (row.key(), row.value());
+                let no_name = Bytes::new();
+                let version = decode_key_row(key, no_name, Revision::NONE, value, Want::Header);
+                if !version.map_err(|e| self.row(&e))?.tombstone {
+                    walked.add(|| self.name_of(key))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn name_of(&self, row: &[u8]) -> Result<Bytes, StoreError> {
+        let name = split_descending(Tree::Keys, row)
+            .and_then(|(prefix, _)| key_of_prefix(Tree::Keys, prefix));
+        name.map_err(|e| self.row(&e))
     }
 }
 
@@ -322,13 +336,13 @@ fn replaced(reason: &str) -> StoreError {
     StoreError::Closed { reason: format!("a view of the store that was replaced: {reason}").into() }
 }
 
-/// First row and end of the rows of an interval; `None` for one key, and for an empty interval.
-fn row_bounds(range: &KeyRange) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+/// `None` for one key, and for an empty interval.
+fn span(range: &KeyRange) -> Option<Span> {
     match range {
         KeyRange::Key(_) => None,
         KeyRange::Span { start, end } if end <= start => None,
-        KeyRange::Span { start, end } => Some((key_lower_bound(start), Some(key_lower_bound(end)))),
-        KeyRange::From(start) => Some((key_lower_bound(start), None)),
+        KeyRange::Span { start, end } => Some(Span { from: start.clone(), to: Some(end.clone()) }),
+        KeyRange::From(start) => Some(Span { from: start.clone(), to: None }),
     }
 }
 

@@ -7,6 +7,7 @@ mod auth;
 mod backup;
 mod barrier;
 mod concurrent;
+mod counts;
 mod damage;
 mod first;
 mod format;
