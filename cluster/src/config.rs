@@ -53,7 +53,8 @@ pub struct NodeConfig {
     pub disk_free_min_bytes: u64,
     /// Bytes a second of a copy of the store, as it is made and as it is sent to a member that lags.
     pub copy_bytes_per_second: u64,
-    /// Above so many bytes the log is purged of whatever the store holds durably.
+    /// Above so many bytes the log is purged of whatever the store holds durably, down to half of them: what a
+    /// member may lag without a copy of the store, and what a start has to read and check.
     pub log_bytes_max: u64,
     /// Bound of recovery and election at start.
     pub start_timeout: Duration,
@@ -94,7 +95,7 @@ impl NodeConfig {
             ballast_bytes: 64 << 20,
             disk_free_min_bytes: 64 << 20,
             copy_bytes_per_second: 100 << 20,
-            log_bytes_max: 256 << 20,
+            log_bytes_max: 128 << 20,
             start_timeout: Duration::from_secs(60),
             proposal_timeout: Duration::from_secs(10),
             corrupt_check_time: None,

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -87,17 +88,21 @@ impl Load {
         keys: Range<usize>,
         name: impl Fn(usize) -> Bytes + Copy + Send + 'static,
     ) -> Outcome<()> {
+        // Whoever is free takes the next ones: with shares of their own the clients would drift apart.
+        let next = Arc::new(AtomicUsize::new(keys.start));
         let mut clients = tokio::task::JoinSet::new();
         for client in 0..FILL_CLIENTS {
-            let (mut kv, keys) = (self.kv(client), keys.clone());
+            let (mut kv, next, end) = (self.kv(client), Arc::clone(&next), keys.end);
             clients.spawn(async move {
-                let own = keys.step_by(FILL_OPS).skip(client).step_by(FILL_CLIENTS);
-                for from in own {
+                loop {
+                    let from = next.fetch_add(FILL_OPS, Ordering::Relaxed);
+                    if from >= end {
+                        return Outcome::Ok(());
+                    }
                     let puts =
                         (from..from + FILL_OPS).map(|number| put_op(put(name(number), number)));
                     kv.txn(TxnRequest { success: puts.collect(), ..TxnRequest::default() }).await?;
                 }
-                Outcome::Ok(())
             });
         }
         while let Some(ended) = clients.join_next().await {

@@ -124,12 +124,18 @@ async fn fill(
     Ok(())
 }
 
-/// What the files below a directory take of the disk.
+/// The room that a node keeps free for the day on which the disk is full. It holds nothing.
+const BALLAST: &str = "ballast";
+
+/// What the files of data, log and snapshots below a directory take of the disk.
 fn allocated(directory: &Path) -> Outcome<u64> {
     const BLOCK_BYTES: u64 = 512;
     let mut bytes = 0;
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
+        if entry.file_name() == BALLAST {
+            continue;
+        }
         bytes += match entry.metadata()? {
             metadata if metadata.is_dir() => allocated(&entry.path())?,
             metadata => metadata.blocks() * BLOCK_BYTES,
