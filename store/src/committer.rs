@@ -12,12 +12,12 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use heed::{MdbError, RwTxn};
+use heed::{MdbError, PutFlags, RwTxn};
 use parking_lot::MutexGuard;
 
 use crate::barrier::{self, Passage};
 use crate::compaction::{self, Progress};
-use crate::env::{Environment, txn_id};
+use crate::env::{Environment, Rows, txn_id};
 use crate::fault::StopPoint;
 use crate::overlay::Layer;
 use crate::schema::{ROW_STATE, StateRow, Tree, encode_state};
@@ -226,8 +226,10 @@ fn write_tree(
     layer: &Layer,
 ) -> Result<(), heed::Error> {
     let rows = environment.rows(tree);
+    let is_by_revision = matches!(tree, Tree::Revisions | Tree::Times);
     for entry in layer.tree(tree) {
         match entry.value().get() {
+            Some(value) if is_by_revision => append(&rows, wtxn, entry.key(), &value)?,
             Some(value) => rows.put(wtxn, entry.key(), &value)?,
             None => {
                 // A row that was added and deleted within the layer is not in LMDB.
@@ -236,6 +238,14 @@ fn write_tree(
         }
     }
     Ok(())
+}
+
+/// Puts a row behind all others, as it usually is: LMDB need not look for its place, and fills its pages.
+fn append(rows: &Rows, wtxn: &mut RwTxn<'_>, row: &[u8], value: &[u8]) -> Result<(), heed::Error> {
+    match rows.put_with_flags(wtxn, PutFlags::APPEND, row, value) {
+        Err(heed::Error::Mdb(MdbError::KeyExist)) => rows.put(wtxn, row, value),
+        put => put,
+    }
 }
 
 fn succeeded(shared: &Shared, batch: &Batch, progress: Progress) {
