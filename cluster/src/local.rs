@@ -17,9 +17,11 @@ use revfs_api::keyspace::{
 };
 use revfs_api::operations::Operations;
 use revfs_api::reservations::Reservations;
+use revfs_store::schema::VersionRef;
 use revfs_store::types as store;
 use revfs_store::{
-    AlarmKind, Auth, Body, Done, Need, Outcome, PasswordHash, ReadView, Store, WatchRequest,
+    AlarmKind, Auth, Body, Done, Need, Outcome, PasswordHash, RangeEnd, ReadView, Store,
+    WatchRequest,
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -180,6 +182,22 @@ impl Local {
         let answer = reading::answer(&view, revision, reads, |range| self.may_read(&view, range))?;
         self.node.proposer.meters.ranges.inc_by(ranges);
         Ok(answer)
+    }
+
+    /// Calls `each` with the keys of a plain range, in order and in place; the store's revision then.
+    pub(crate) fn range_in_place(
+        &self,
+        query: &store::RangeQuery,
+        each: impl FnMut(&[u8], &VersionRef<'_>),
+    ) -> Result<(RangeEnd, Revision)> {
+        self.check_serves()?;
+        let view = self.view()?;
+        self.may(&view, Need::User)?;
+        self.may_read(&view, &query.range)?;
+        let end = view.range_in_place(store::Revision::NONE, query, each);
+        let end = end.map_err(convert::read_error)?;
+        self.node.proposer.meters.ranges.inc();
+        Ok((end, convert::revision_to_api(view.current())))
     }
 
     /// What is known of a revision, without the note where it may tell of more than the caller may read.

@@ -38,6 +38,7 @@ mod fault;
 mod hash;
 mod history;
 mod import;
+mod in_place;
 mod inspect;
 mod install;
 mod interval;
@@ -84,6 +85,7 @@ pub use escape::escaped_bytes;
 pub use fault::StopPoint;
 pub use hash::{Frozen, KvHash, OwnHash, PointHash};
 pub use import::{ImportError, ImportedChange, ImportedPut, ImportedRevision};
+pub use in_place::RangeEnd;
 pub use inspect::{Facts, Inspector, PrefixFacts, TreeFacts, Violation};
 pub use install::InstallError;
 pub use member::{

@@ -42,8 +42,8 @@ pub use upload::{
     UploadState, decode_upload, decode_upload_ops, decode_upload_part, encode_upload,
     encode_upload_part, split_upload_row, upload_part_row, upload_row,
 };
-pub(crate) use version::decode_key_row_into;
-pub use version::{KeyRow, Want, decode_key_row, encode_key_row};
+pub(crate) use version::decode_key_row_ref;
+pub use version::{KeyRow, VersionRef, Want, decode_key_row, encode_key_row};
 
 /// Raised when a store written by an older program would be read differently.
 pub const FORMAT_VERSION: u32 = 1;

@@ -26,7 +26,7 @@ use crate::fault::Fault;
 use crate::overlay::Layers;
 use crate::range::{self, Living};
 use crate::schema::{
-    KeyRow, RowError, Tree, Want, decode_key_row, decode_key_row_into, key_lower_bound,
+    KeyRow, RowError, Tree, VersionRef, Want, decode_key_row, decode_key_row_ref, key_lower_bound,
     key_of_prefix, key_of_prefix_into, key_row, replace_terminator, split_descending,
 };
 use crate::seen::Seen;
@@ -264,27 +264,44 @@ impl ReadView {
         want: Want,
         mut each: impl FnMut(KeyRow) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        let mut copies = Copies::default();
+        self.scan_in_place(range, at, want, |prefix, version| {
+            let key = key_of_prefix_into(Tree::Keys, prefix, |key| copies.add(key))?;
+            let value = match want {
+                Want::Value => copies.add(version.value),
+                Want::Header => Bytes::new(),
+            };
+            Ok(each(version.into_row(key, value)))
+        })
+    }
+
+    /// As [`Self::scan`], with the prefix of a key's rows for its name, and without copying.
+    pub(crate) fn scan_in_place(
+        &self,
+        range: &KeyRange,
+        at: Revision,
+        want: Want,
+        mut each: impl FnMut(&[u8], VersionRef<'_>) -> Result<ControlFlow<()>, RowError>,
+    ) -> Result<(), StoreError> {
+        let mut each = |row: &Row<'_>| {
+            let (prefix, revision) = split_descending(Tree::Keys, row.key())?;
+            let version = decode_key_row_ref(row.key(), revision, row.value(), want)?;
+            if version.tombstone { Ok(ControlFlow::Continue(())) } else { each(prefix, version) }
+        };
         let Some(Span { from, to }) = span(range) else {
             if let KeyRange::Key(key) = range
-                && let Some(version) = self.version_at(key, at, want)?.filter(|v| !v.tombstone)
+                && let Some(row) = self.newest_from(Tree::Keys, &key_row(key, at))?
             {
                 // One key: nothing follows that a break would stop.
-                let (ControlFlow::Continue(()) | ControlFlow::Break(())) = each(version);
+                let (ControlFlow::Continue(()) | ControlFlow::Break(())) =
+                    each(&row).map_err(|e| self.row(&e))?;
             }
             return Ok(());
         };
         let end = to.as_deref().map(key_lower_bound);
         let mut walk = Newest::of_living_keys(self, &key_lower_bound(&from), end, at)?;
-        let mut copies = Copies::default();
         while let Some(row) = walk.next()? {
-            let (prefix, revision) =
-                split_descending(Tree::Keys, row.key()).map_err(|e| self.row(&e))?;
-            let key = key_of_prefix_into(Tree::Keys, prefix, |key| copies.add(key))
-                .map_err(|e| self.row(&e))?;
-            let copy = |value: &[u8]| copies.add(value);
-            let version = decode_key_row_into(row.key(), key, revision, row.value(), want, copy)
-                .map_err(|e| self.row(&e))?;
-            if !version.tombstone && each(version).is_break() {
+            if each(&row).map_err(|e| self.row(&e))?.is_break() {
                 break;
             }
         }

@@ -260,3 +260,20 @@ fn a_compacted_revision_is_estale() {
     }
     assert_eq!(mount.status()["compacted_revision"].as_u64(), Some(at[1]));
 }
+
+/// A timer may forget what is forgotten already: that is as it was asked for.
+#[test]
+fn forgetting_what_is_forgotten_already_is_no_error() {
+    let mount = Mount::up();
+    let at = revisions(&mount, &["echo 1 > f", "echo 2 > f", "echo 3 > f"]);
+    let (newer, older) = (at[1], at[0]);
+    let begins = format!("history begins at revision {newer}");
+    assert_eq!(mount.ok(&format!("revfs compact {newer}")), begins);
+    assert_eq!(mount.ok(&format!("revfs compact {newer}")), format!("{begins} already"));
+    assert_eq!(mount.ok("revfs compact @-7d"), format!("{begins} already"));
+    let said = mount.ok(&format!("revfs --json compact {newer}"));
+    assert_eq!(said, format!("{{\"compacted_revision\":{newer}}}"));
+    // What was asked for by number, and cannot be, is told.
+    mount.run(&format!("revfs compact {older}")).fails_saying("is compacted");
+    assert_eq!(mount.status()["compacted_revision"].as_u64(), Some(newer));
+}

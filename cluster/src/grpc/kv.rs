@@ -2,6 +2,7 @@
 //! transaction of the key space, and its answer is put into etcd's form ([`answer`]).
 
 mod answer;
+mod in_place;
 mod interval;
 mod range;
 mod request;
@@ -11,13 +12,14 @@ use std::sync::Arc;
 
 use prost::Message;
 use revfs_api::KeySpace;
-use revfs_api::keyspace::{Answer, OpAnswer, Origin, Read, ReadAnswer, Revision, Txn};
+use revfs_api::keyspace::{Answer, OpAnswer, Origin, RangeRead, Read, ReadAnswer, Revision, Txn};
 use revfs_api::status;
 use revfs_api::wire::etcdserverpb as pb;
 use revfs_api::wire::etcdserverpb::kv_server::Kv;
 use tonic::{Request, Response, Status};
 
 pub(super) use self::answer::key_value;
+pub(super) use self::in_place::Ranges;
 use super::limits::Limits;
 use super::member::{Member, fail, signed};
 
@@ -49,6 +51,22 @@ impl KvService {
         let revision = answer.revision;
         Ok((answer.answers.into_iter().next().ok_or_else(misfit)?, revision))
     }
+
+    async fn read_range(
+        &self,
+        keyspace: Arc<dyn KeySpace>,
+        is_serializable: bool,
+        read: RangeRead,
+    ) -> Result<pb::RangeResponse, Status> {
+        if !is_serializable {
+            keyspace.confirm().await.map_err(fail)?;
+        }
+        let answer = keyspace.read(Revision::NONE, vec![Read::Range(read)]).await;
+        let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
+        let Some(Answer::Range(answer)) = answers.into_iter().next() else { return Err(misfit()) };
+        let header = Some(self.member.header(current).await);
+        Ok(pb::RangeResponse { header, ..range::response(answer) })
+    }
 }
 
 #[tonic::async_trait]
@@ -60,16 +78,8 @@ impl Kv for KvService {
         let keyspace = self.member.key_space(&request)?;
         let request = request.into_inner();
         let is_serializable = request.serializable;
-        let read = Read::Range(range::range_read(request)?);
-        if !is_serializable {
-            keyspace.confirm().await.map_err(fail)?;
-        }
-        let answer = keyspace.read(Revision::NONE, vec![read]).await;
-        let ReadAnswer { current, answers, .. } = answer.map_err(fail)?;
-        let Some(Answer::Range(answer)) = answers.into_iter().next() else { return Err(misfit()) };
-        let mut response = range::response(answer);
-        response.header = Some(self.member.header(current).await);
-        Ok(Response::new(response))
+        let read = range::range_read(request)?;
+        self.read_range(keyspace, is_serializable, read).await.map(Response::new)
     }
 
     type RangeStreamStream = stream::Parts;

@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 
 use revfs_api::wire::etcdserverpb::auth_server::AuthServer;
 use revfs_api::wire::etcdserverpb::cluster_server::ClusterServer;
-use revfs_api::wire::etcdserverpb::kv_server::KvServer;
 use revfs_api::wire::etcdserverpb::lease_server::LeaseServer;
 use revfs_api::wire::etcdserverpb::maintenance_server::MaintenanceServer;
 use revfs_api::wire::etcdserverpb::watch_server::WatchServer;
@@ -20,7 +19,7 @@ use super::auth::AuthService;
 use super::cluster::ClusterService;
 use super::connection::{Phase, reached};
 use super::election::ElectionService;
-use super::kv::KvService;
+use super::kv::{KvService, Ranges};
 use super::large_txn::LARGE_TXNS;
 use super::lease::LeaseService;
 use super::limits::Limits;
@@ -75,8 +74,8 @@ fn of_key_space(
 ) -> Services {
     let (member, phases) = (|| Arc::clone(member), || phases.clone());
     let message_bytes_max = limits.message_bytes_max();
-    let kv = KvServer::new(KvService { member: member(), limits: limits.clone() })
-        .max_decoding_message_size(message_bytes_max);
+    let kv = KvService { member: member(), limits: limits.clone() };
+    let kv = Ranges::new(kv, message_bytes_max);
     let lease = LeaseServer::new(LeaseService { member: member(), phases: phases() })
         .max_decoding_message_size(message_bytes_max);
     let maintenance = MaintenanceServer::new(MaintenanceService { member: member() })

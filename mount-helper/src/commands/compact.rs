@@ -1,5 +1,6 @@
 //! `revfs compact`: forgets history.
 
+use revfs_api::keyspace::Error;
 use serde_json::json;
 
 use crate::args::Globals;
@@ -11,7 +12,8 @@ use crate::output::Output;
 /// Forget the history before a revision or a time
 ///
 /// The state at that revision, and all that came after, stays. What is forgotten cannot be brought
-/// back: revfs snapshot save keeps it in a file. `revfs up --keep` does this all the time.
+/// back: revfs snapshot save keeps it in a file. What is forgotten already is no error. `revfs up --keep`
+/// does this all the time.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   revfs compact 4100
@@ -32,13 +34,28 @@ pub(crate) async fn run(args: CompactArgs, globals: &Globals, output: &mut Outpu
         return Err(Failure::usage("a revision or a time belongs here").hint("revfs compact 4100"));
     }
     let keys = endpoint::open(globals, &[], true).await?.keys;
-    let revision = moment.revision(&*keys).await?;
-    let compacted = keys.compact(revision, args.physical).await;
-    compacted.asked(|| format!("compact to revision {revision}"))?;
+    let asked = match &moment {
+        Moment::Time(text) => keys.revision_at(crate::names::time(text)?).await,
+        moment => Ok(moment.revision(&*keys).await?),
+    };
+    let compacted = match asked {
+        Ok(revision) => keys.compact(revision, args.physical).await.map(|()| revision),
+        Err(error) => Err(error),
+    };
+    let (revision, already) = match compacted {
+        Ok(revision) => (revision, ""),
+        // It is as it should be: what a timer forgets each day may have been forgotten.
+        Err(Error::Compacted { requested, compacted })
+            if requested == compacted || matches!(moment, Moment::Time(_)) =>
+        {
+            (compacted, " already")
+        }
+        Err(error) => return Err(error).asked(|| format!("compact to {}", args.moment)),
+    };
     if output.json {
         output.document(&json!({ "compacted_revision": revision.0 }))?;
     } else {
-        output.line(&format!("history begins at revision {revision}"))?;
+        output.line(&format!("history begins at revision {revision}{already}"))?;
     }
     output.finish()
 }

@@ -81,6 +81,46 @@ pub enum Want {
     Header,
 }
 
+/// One version of a key as it lies in its row: nothing is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionRef<'r> {
+    /// Place among the changes of its revision.
+    pub sub: u32,
+    pub tombstone: bool,
+    pub revision: Revision,
+    pub time: Time,
+    /// This and what follows is of no meaning for a tombstone.
+    pub create_revision: Revision,
+    pub version: u64,
+    pub lease: LeaseId,
+    pub content_revision: Revision,
+    pub content_time: Time,
+    pub birth_revision: Revision,
+    /// Checked only with [`Want::Value`].
+    pub value: &'r [u8],
+}
+
+impl VersionRef<'_> {
+    /// The version of `key`, with what of the value was copied.
+    #[inline]
+    pub(crate) fn into_row(self, key: Bytes, value: Bytes) -> KeyRow {
+        let kv = KeyValue {
+            key,
+            value,
+            value_bytes: u64::try_from(self.value.len()).unwrap_or(u64::MAX),
+            create_revision: self.create_revision,
+            mod_revision: self.revision,
+            version: self.version,
+            lease: self.lease,
+            time: self.time,
+            content_revision: self.content_revision,
+            content_time: self.content_time,
+            birth_revision: self.birth_revision,
+        };
+        KeyRow { sub: self.sub, tombstone: self.tombstone, kv }
+    }
+}
+
 /// Reads a row of *keys*. The caller gives `key` and `revision` as it read them from the row.
 ///
 /// # Errors
@@ -92,31 +132,35 @@ pub fn decode_key_row(
     value: &[u8],
     want: Want,
 ) -> Result<KeyRow, RowError> {
-    decode_key_row_into(row, key, revision, value, want, Bytes::copy_from_slice)
+    let version = decode_key_row_ref(row, revision, value, want)?;
+    let content = match want {
+        Want::Value => Bytes::copy_from_slice(version.value),
+        Want::Header => Bytes::new(),
+    };
+    Ok(version.into_row(key, content))
 }
 
-/// As [`decode_key_row`], with the value copied by `copy`.
+/// As [`decode_key_row`], without copying.
+///
+/// # Errors
+/// As [`decode_key_row`].
 #[inline]
-pub(crate) fn decode_key_row_into(
+pub(crate) fn decode_key_row_ref<'r>(
     row: &[u8],
-    key: Bytes,
     revision: Revision,
-    value: &[u8],
+    value: &'r [u8],
     want: Want,
-    copy: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<KeyRow, RowError> {
-    decode_version(row, key, revision, value, want, copy).map_err(row_error(Tree::Keys, row))
+) -> Result<VersionRef<'r>, RowError> {
+    read_version(row, revision, value, want).map_err(row_error(Tree::Keys, row))
 }
 
 #[inline]
-fn decode_version(
+fn read_version<'r>(
     row: &[u8],
-    key: Bytes,
     revision: Revision,
-    value: &[u8],
+    value: &'r [u8],
     want: Want,
-    copy: impl FnOnce(&[u8]) -> Bytes,
-) -> Result<KeyRow, DecodeError> {
+) -> Result<VersionRef<'r>, DecodeError> {
     check_held_length(value, 4)?;
     let mut reader = Reader::new(value);
     let expected = reader.u32("checksum")?;
@@ -126,29 +170,34 @@ fn decode_version(
     if flags > 15 || (flags & KEY_TOMBSTONE != 0 && flags != KEY_TOMBSTONE) {
         return Err(reader.error("flags", Problem::UnknownTag { tag: u32::from(flags) }));
     }
-    let sub = reader.u32("sub")?;
-    let mut kv = KeyValue {
-        key,
-        mod_revision: revision,
+    let mut version = VersionRef {
+        sub: reader.u32("sub")?,
+        tombstone: flags & KEY_TOMBSTONE != 0,
+        revision,
         time: Time(reader.i64("time")?),
-        ..Default::default()
+        create_revision: Revision::NONE,
+        version: 0,
+        lease: LeaseId::NONE,
+        content_revision: Revision::NONE,
+        content_time: Time::default(),
+        birth_revision: Revision::NONE,
+        value: &[],
     };
-    let tombstone = flags & KEY_TOMBSTONE != 0;
-    if !tombstone {
-        (kv.create_revision, kv.version) = if flags & KEY_FIRST != 0 {
+    if !version.tombstone {
+        (version.create_revision, version.version) = if flags & KEY_FIRST != 0 {
             (revision, 1)
         } else {
             (Revision(reader.u64("create revision")?), reader.u64("version")?)
         };
         if flags & KEY_LEASE != 0 {
-            kv.lease = LeaseId(reader.i64("lease")?);
+            version.lease = LeaseId(reader.i64("lease")?);
         }
-        (kv.content_revision, kv.content_time, kv.birth_revision) =
-            (kv.mod_revision, kv.time, kv.create_revision);
+        (version.content_revision, version.content_time, version.birth_revision) =
+            (version.revision, version.time, version.create_revision);
         if flags & KEY_CARRIED != 0 {
-            kv.content_revision = Revision(reader.u64("content revision")?);
-            kv.content_time = Time(reader.i64("content time")?);
-            kv.birth_revision = Revision(reader.u64("birth revision")?);
+            version.content_revision = Revision(reader.u64("content revision")?);
+            version.content_time = Time(reader.i64("content time")?);
+            version.birth_revision = Revision(reader.u64("birth revision")?);
         }
     }
     let header_end = value.len() - reader.left();
@@ -156,15 +205,13 @@ fn decode_version(
     if found != expected {
         return Err(reader.error("checksum", Problem::Checksum { found, expected }));
     }
-    let content = &value[header_end..];
-    kv.value_bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    version.value = &value[header_end..];
     if want == Want::Value {
-        let found = crc32c::crc32c(content);
+        let found = crc32c::crc32c(version.value);
         if found != value_crc {
             let problem = Problem::Checksum { found, expected: value_crc };
             return Err(reader.error("value checksum", problem));
         }
-        kv.value = copy(content);
     }
-    Ok(KeyRow { sub, tombstone, kv })
+    Ok(version)
 }

@@ -97,6 +97,13 @@ impl RangeQuery {
         self.sort_target == SortTarget::Key && self.sort_order != SortOrder::Descend
     }
 
+    /// Whether the keys of the answer follow each other as they are read, and nothing but the limit leaves
+    /// any out.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.is_in_key_order() && !self.has_bounds() && !self.count_only
+    }
+
     /// The order of two keys in the answer.
     #[must_use]
     pub fn order(&self, one: &KeyValue, other: &KeyValue) -> Ordering {

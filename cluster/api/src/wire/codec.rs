@@ -14,6 +14,12 @@ const BUFFER_BYTES: usize = 256;
 /// Messages of a stream that are ready together are sent together up to so many bytes.
 const TOGETHER_BYTES_MAX: usize = 32 << 10;
 
+/// How messages are buffered.
+#[must_use]
+pub fn buffer_settings() -> BufferSettings {
+    BufferSettings::new(BUFFER_BYTES, TOGETHER_BYTES_MAX)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Codec<T, U>(PhantomData<(T, U)>);
@@ -58,6 +64,6 @@ impl<T: Message> Encoder for Exact<T> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, TOGETHER_BYTES_MAX)
+        buffer_settings()
     }
 }
