@@ -229,7 +229,7 @@ fn write_tree(
     let is_by_revision = matches!(tree, Tree::Revisions | Tree::Times);
     for entry in layer.tree(tree) {
         match entry.value().get() {
-            Some(value) if is_by_revision => append(&rows, wtxn, entry.key(), &value)?,
+            Some(value) if is_by_revision => append(rows, wtxn, entry.key(), &value)?,
             Some(value) => rows.put(wtxn, entry.key(), &value)?,
             None => {
                 // A row that was added and deleted within the layer is not in LMDB.

@@ -103,7 +103,7 @@ async fn answer(service: &KvService, request: Request<RangeRequest>) -> Result<A
     }
     let mut kvs = Blocks::default();
     let put = |key: &[u8], version: &VersionRef<'_>| {
-        put_key_value(&mut kvs, key, version, query.keys_only)
+        put_key_value(&mut kvs, key, version, query.keys_only);
     };
     let (end, current) = node.range_in_place(&query, put).map_err(fail)?;
     Ok(Answer::Encoded { header: service.member.header(current).await, kvs, end })
@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn what_is_encoded_in_place_is_what_a_message_of_owned_keys_encodes_to() {
         let long = vec![b'v'; 3 * BLOCK_BYTES_MAX];
-        let keys: [(&[u8], &[u8], [u64; 3], i64); 5] = [
+        type Version<'v> = (&'v [u8], &'v [u8], [u64; 3], i64);
+        let keys: [Version<'_>; 5] = [
             (b"a", b"", [2, 2, 1], 0),
             (b"\0", b"value", [1 << 40, u64::from(u32::MAX), 127], -1),
             (&long[..300], &long[..127], [128, 16_384, 3], i64::MAX),
