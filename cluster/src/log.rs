@@ -27,6 +27,9 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
+mod by_hand;
+
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;
@@ -140,6 +143,9 @@ pub struct LogOptions {
     pub on_no_space: OnNoSpace,
     /// For tests.
     pub faults: Faults,
+    /// For the simulation: the log has no threads, and writes when it is told to.
+    #[cfg(test)]
+    pub(crate) is_by_hand: bool,
 }
 
 impl Default for LogOptions {
@@ -150,6 +156,8 @@ impl Default for LogOptions {
             spares_max: 2,
             on_no_space: OnNoSpace::default(),
             faults: Faults::default(),
+            #[cfg(test)]
+            is_by_hand: false,
         }
     }
 }
@@ -246,6 +254,10 @@ impl Log {
         let (preparer, queue) = (Arc::clone(&shared), Arc::clone(&shared));
         let writer = Arc::new(Mutex::new(writer));
         let log = Self { shared, writer: Arc::clone(&writer), threads: Mutex::default() };
+        #[cfg(test)]
+        if log.is_by_hand() {
+            return Ok(log);
+        }
         log.spawn("log-writer", move || Writer::run(&writer, &queue))?;
         log.spawn("log-prepare", move || prepare::run(&preparer))?;
         Ok(log)

@@ -71,12 +71,12 @@ pub struct Removal {
 }
 
 /// The parts that are opened before replication starts.
-struct Opened {
-    data_dir: Arc<DataDir>,
-    identity: Identity,
+pub(crate) struct Opened {
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) identity: Identity,
     is_invited: bool,
-    store: Arc<Store>,
-    log: Arc<Log>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) log: Arc<Log>,
     ballast: Arc<Ballast>,
 }
 
@@ -274,7 +274,7 @@ fn peer_settings(config: &NodeConfig) -> Settings {
 }
 
 /// Who is told of what apply does.
-fn told(store: &Arc<Store>, member: u64, speaks: u32) -> Result<Told, VersionError> {
+pub(crate) fn told(store: &Arc<Store>, member: u64, speaks: u32) -> Result<Told, VersionError> {
     let integrity = Arc::new(Integrity::new(member));
     integrity.look(store)?;
     Ok(Told {
@@ -320,7 +320,7 @@ fn start_tasks(
 }
 
 /// Holds and opens what is on disk; blocks.
-fn open(config: &NodeConfig) -> Result<Opened, StartError> {
+pub(crate) fn open(config: &NodeConfig) -> Result<Opened, StartError> {
     let data_dir = Arc::new(DataDir::hold(&config.data_dir)?);
     let found = data_dir.layout()?;
     let is_new = found.is_none();

@@ -13,6 +13,9 @@ mod network;
 mod own_thread;
 mod payload;
 mod presence;
+mod runtime;
+#[cfg(test)]
+mod simulation;
 mod state_machine;
 #[cfg(test)]
 mod suite;
@@ -28,5 +31,6 @@ pub use self::core::{Raft, RaftError, RaftStatus, WriteError};
 pub(crate) use self::injection::{Ending, When};
 pub(crate) use self::membership::{Change, Progress, Replication};
 pub(crate) use self::payload::{position_behind, position_of, voters_of};
+pub(crate) use self::runtime::{Instant, blocking, now};
 pub(crate) use self::state_machine::{Told, check_version};
 pub use self::state_machine::{TooOld, VersionError, check_spoken};

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
 
@@ -206,13 +207,14 @@ fn operation(
 
 /// What has been recorded so far.
 pub struct History {
-    begun: Instant,
+    /// How many moments there were.
+    moments: AtomicI64,
     noted: Mutex<Vec<Noted>>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { begun: Instant::now(), noted: Mutex::default() }
+        Self { moments: AtomicI64::new(0), noted: Mutex::default() }
     }
 }
 
@@ -223,7 +225,7 @@ pub struct Moment(i64);
 impl History {
     #[must_use]
     pub fn now(&self) -> Moment {
-        Moment(i64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(i64::MAX))
+        Moment(self.moments.fetch_add(1, Ordering::SeqCst))
     }
 
     /// Notes what a client began at `from` and has just ended; with `is_answered` false it has no end.

@@ -22,6 +22,8 @@ impl Log {
             inner.index.purge(id);
             Ok(vec![Write::TruncateAfter(purged), Write::Purge(id)])
         });
+        #[cfg(test)]
+        self.write_by_hand();
     }
 
     /// Waits until the entry `id` is durable, at most `timeout`; returns whether it is. One that was
@@ -30,6 +32,8 @@ impl Log {
     /// # Errors
     /// A log that has failed: the entry may never be durable.
     pub fn wait_durable(&self, id: LogId, timeout: Duration) -> Result<bool, LogError> {
+        #[cfg(test)]
+        self.write_by_hand();
         let mut inner = self.shared.inner.lock();
         let is_open = |inner: &mut Inner| !inner.index.is_durable(id) && inner.failed.is_none();
         self.shared.flushed.wait_while_for(&mut inner, is_open, timeout);

@@ -43,7 +43,7 @@ fn wait_until_wanted(shared: &Shared) -> bool {
     }
 }
 
-fn prepare(shared: &Shared) -> Result<(), LogError> {
+pub(super) fn prepare(shared: &Shared) -> Result<(), LogError> {
     let temporary = shared.directory.join(SPARE_TEMPORARY);
     let path = shared.new_spare_path();
     let made = shared

@@ -39,7 +39,7 @@ pub(super) struct Writer {
 }
 
 /// An entry that the group holds: index, serial number, place.
-type Placed = (u64, u64, Place);
+pub(super) type Placed = (u64, u64, Place);
 
 enum WriteError {
     /// Nothing was flushed: the same group may be written again.
@@ -91,7 +91,11 @@ impl Writer {
     }
 
     /// Tells those who wait for a group how it ended; `false` if the log has failed.
-    fn finish(&mut self, mut batch: Batch, written: Result<Vec<Placed>, LogError>) -> bool {
+    pub(super) fn finish(
+        &mut self,
+        mut batch: Batch,
+        written: Result<Vec<Placed>, LogError>,
+    ) -> bool {
         match written {
             Ok(placed) => {
                 self.publish(&placed);
@@ -111,7 +115,7 @@ impl Writer {
     }
 
     /// Writes the batch as one group, however long the disk stays full.
-    fn write_batch(&mut self, batch: &Batch) -> Result<Vec<Placed>, LogError> {
+    pub(super) fn write_batch(&mut self, batch: &Batch) -> Result<Vec<Placed>, LogError> {
         loop {
             match self.try_write(batch) {
                 Ok(placed) => return Ok(placed),

@@ -19,10 +19,13 @@ fn malformed(error: std::io::Error) -> Status {
 
 impl Raft {
     /// Appends what comes, and answers in order. What cannot be read ends the stream.
-    pub(crate) fn append(
+    pub(crate) fn append<S>(
         &self,
-        requests: tonic::Streaming<pb::AppendRequest>,
-    ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static {
+        requests: S,
+    ) -> impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + 'static
+    where
+        S: Stream<Item = Result<pb::AppendRequest, Status>> + Send + Unpin + 'static,
+    {
         let requests = requests.scan((), |(), request| {
             let request = request.and_then(|request| wire::from_append(request).map_err(malformed));
             std::future::ready(

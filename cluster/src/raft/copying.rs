@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use openraft::async_runtime::WatchReceiver;
+use openraft::type_config::TypeConfigExt;
 use revfs_api::wire::peer as pb;
 use revfs_api::wire::peer::snapshot_request::Part;
 use revfs_api::wire::peer::snapshot_response::Step;
@@ -45,40 +46,62 @@ pub(super) async fn send(
 ) -> Result<RaftVote, PeerError> {
     let failed = |status| link.failed(status);
     let mut client = link.client().await?;
+    let (pieces, ready) = pieces();
+    let opened = client.snapshot(ready);
+    let sent = feed(copy, pace, vote, pieces, async { Ok(opened.await?.into_inner()) });
+    sent.await.map_err(failed)
+}
+
+/// What is on its way to a member, and whence the connection takes it.
+pub(super) fn pieces() -> (mpsc::Sender<pb::SnapshotRequest>, ReceiverStream<pb::SnapshotRequest>) {
     let (pieces, ready) = mpsc::channel(PIECES_READY);
-    let offer = offer(copy, vote).map_err(|error| failed(Status::data_loss(error.to_string())))?;
+    (pieces, ReceiverStream::new(ready))
+}
+
+/// Sends a copy piece by piece, as the answers on the connection that is `opened` want it.
+pub(super) async fn feed<A>(
+    copy: &Copy,
+    pace: Pace,
+    vote: RaftVote,
+    pieces: mpsc::Sender<pb::SnapshotRequest>,
+    opened: impl Future<Output = Result<A, Status>> + Send,
+) -> Result<RaftVote, Status>
+where
+    A: Stream<Item = Result<pb::SnapshotResponse, Status>> + Send + Unpin,
+{
+    let offer = offer(copy, vote).map_err(|error| Status::data_loss(error.to_string()))?;
     // There is room for the first one.
     pieces.send(offer).await.ok();
-    let opened = client.snapshot(ReceiverStream::new(ready));
-    let opened = tokio::time::timeout(STALLED, opened).await.unwrap_or_else(|_| Err(stalled()));
-    let mut answers = opened.map_err(failed)?.into_inner();
-    let first = next(&mut answers, STALLED).await.map_err(failed)?;
-    let begin = match first {
+    let opened = TypeConfig::timeout(STALLED, opened).await.unwrap_or_else(|_| Err(stalled()));
+    let mut answers = opened?;
+    let begin = match next(&mut answers, STALLED).await? {
         Step::WantedFrom(at) => at,
-        Step::End(ballot) => return end(ballot).map_err(failed),
+        Step::End(ballot) => return end(ballot),
     };
     let mut at = begin;
     while at < copy.bytes {
         let data = copy.read(at).await;
-        let data = data.map_err(|error| failed(Status::data_loss(error.to_string())))?;
+        let data = data.map_err(|error| Status::data_loss(error.to_string()))?;
         let length = u64::try_from(data.len()).expect("a piece is small");
         let checksum = crc32c::crc32c(&data);
         let piece = Part::Piece(pb::CopyPiece { offset: at, data, checksum });
         let sending = pieces.send(pb::SnapshotRequest { part: Some(piece) });
         tokio::select! {
-            answer = next(&mut answers, STALLED) => match answer.map_err(failed)? {
-                Step::End(ballot) => return end(ballot).map_err(failed),
-                Step::WantedFrom(_) => return Err(failed(Status::data_loss("an answer out of turn"))),
+            // An answer says that no more is wanted.
+            biased;
+            answer = next(&mut answers, STALLED) => match answer? {
+                Step::End(ballot) => return end(ballot),
+                Step::WantedFrom(_) => return Err(Status::data_loss("an answer out of turn")),
             },
             // Who has closed the stream says why in its answer.
             sent = sending => if sent.is_err() { break },
         }
         at += length;
-        tokio::time::sleep(pace.wait_after(at - begin)).await;
+        TypeConfig::sleep(pace.wait_after(at - begin)).await;
     }
-    match next(&mut answers, CHECKED).await.map_err(failed)? {
-        Step::End(ballot) => end(ballot).map_err(failed),
-        Step::WantedFrom(_) => Err(failed(Status::data_loss("an answer out of turn"))),
+    match next(&mut answers, CHECKED).await? {
+        Step::End(ballot) => end(ballot),
+        Step::WantedFrom(_) => Err(Status::data_loss("an answer out of turn")),
     }
 }
 
@@ -102,10 +125,10 @@ fn end(ballot: pb::Ballot) -> Result<RaftVote, Status> {
 }
 
 async fn next(
-    answers: &mut tonic::Streaming<pb::SnapshotResponse>,
+    answers: &mut (impl Stream<Item = Result<pb::SnapshotResponse, Status>> + Send + Unpin),
     patience: Duration,
 ) -> Result<Step, Status> {
-    let answer = tokio::time::timeout(patience, answers.next()).await.map_err(|_| stalled())?;
+    let answer = TypeConfig::timeout(patience, answers.next()).await.map_err(|_| stalled())?;
     let answer = answer.unwrap_or_else(|| Err(Status::cancelled("the stream ended")))?;
     answer.step.ok_or_else(|| Status::data_loss("an answer that says nothing"))
 }
@@ -137,14 +160,17 @@ impl Raft {
 
     /// Receives a copy and goes on with it. It is a task of its own: what has begun is ended whoever
     /// still listens.
-    pub(crate) fn receive_copy(
+    pub(crate) fn receive_copy<S>(
         &self,
         from: u64,
-        requests: impl Stream<Item = Result<pb::SnapshotRequest, Status>> + Send + Unpin + 'static,
-    ) -> impl Stream<Item = Result<pb::SnapshotResponse, Status>> + Send + 'static {
+        requests: S,
+    ) -> impl Stream<Item = Result<pb::SnapshotResponse, Status>> + Send + 'static + use<S>
+    where
+        S: Stream<Item = Result<pb::SnapshotRequest, Status>> + Send + Unpin + 'static,
+    {
         let (answers, ready) = mpsc::channel(PIECES_READY);
         let raft = self.clone();
-        tokio::spawn(async move {
+        TypeConfig::spawn(async move {
             let end = match raft.receive(from, requests, &answers).await {
                 Ok(vote) => Ok(step(Step::End(wire::ballot(vote)))),
                 Err(status) => {
@@ -225,15 +251,15 @@ fn step(step: Step) -> pb::SnapshotResponse {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = super::runtime::blocking(work).await;
     done.map_err(|error| Status::internal(error.to_string()))
 }
 
 /// The next request; `None` at the end of the stream.
 async fn piece_or(
-    next: impl Future<Output = Option<Result<pb::SnapshotRequest, Status>>>,
+    next: impl Future<Output = Option<Result<pb::SnapshotRequest, Status>>> + Send,
 ) -> Result<Option<pb::SnapshotRequest>, Status> {
-    let next = tokio::time::timeout(STALLED, next).await.map_err(|_| stalled())?;
+    let next = TypeConfig::timeout(STALLED, next).await.map_err(|_| stalled())?;
     next.transpose()
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn log_id_of(position: &Position) -> Result<Option<LogId>, RaftError>
     Ok(id.map(to_log_id))
 }
 
-fn config(cluster: u64, pace: Pace) -> Config {
+pub(super) fn config(cluster: u64, pace: Pace) -> Config {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let election_timeout = milliseconds(pace.election_timeout);
     Config {
@@ -150,14 +150,24 @@ impl Raft {
         let inner = thread.run(Inner::new(member, Arc::new(config), network, log, machine)).await?;
         let inner = inner.map_err(|error| stopped(error.to_string()))?;
         known.learn(inner.metrics().borrow_watched().membership_config.membership());
-        Ok(Self {
+        Ok(Self::over(inner, snapshots, member, thread))
+    }
+
+    /// The calls of an instance that runs on `thread`.
+    pub(super) fn over(
+        inner: Inner,
+        snapshots: Arc<Snapshots>,
+        member: u64,
+        thread: OwnThread,
+    ) -> Self {
+        Self {
             inner,
             member,
             snapshots,
             _thread: Arc::new(thread),
             #[cfg(test)]
             injected: super::injection::Injected::default(),
-        })
+        }
     }
 
     /// Whether the log says who belongs to the cluster.

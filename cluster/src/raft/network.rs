@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
@@ -17,11 +16,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, VoteRequest, VoteResponse,
 };
+use openraft::type_config::TypeConfigExt;
+use openraft::{Instant as _, OptionalSend};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use revfs_api::wire::peer as pb;
 use tonic::{Code, Status};
 
 use super::copying;
+use super::runtime::Instant;
 use super::state_machine::SnapshotData;
 use super::type_config::{RaftVote, TypeConfig};
 use super::wire;
@@ -38,9 +40,10 @@ const COPY_KEPT: Duration = Duration::from_secs(30);
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 type TransferLeaderResponse = openraft::raft::TransferLeaderResponse<TypeConfig>;
-type Rpc<T> = Result<T, RPCError<TypeConfig>>;
-type Boxed<'s, T> = futures_util::future::BoxFuture<'s, T>;
-type Answers<'s> = futures_util::stream::BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
+pub(super) type Rpc<T> = Result<T, RPCError<TypeConfig>>;
+pub(super) type Boxed<'s, T> = futures_util::future::BoxFuture<'s, T>;
+pub(super) type Answers<'s> =
+    futures_util::stream::BoxStream<'s, Rpc<StreamAppendResult<TypeConfig>>>;
 
 /// Makes the connections of openraft.
 pub(super) struct Network {
@@ -77,7 +80,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 }
 
 /// openraft asks nobody for a while who is unreachable, and at once whose call failed otherwise.
-fn failed(error: PeerError) -> RPCError<TypeConfig> {
+pub(super) fn failed(error: PeerError) -> RPCError<TypeConfig> {
     match error {
         PeerError::Call { ref status, .. } if status.code() == Code::Cancelled => {
             RPCError::Network(NetworkError::new(&error))
@@ -99,7 +102,7 @@ impl Peer {
     ) -> Rpc<VoteResponse<TypeConfig>> {
         let request = wire::vote(rpc, is_pre_vote);
         let mut client = self.link.client().await.map_err(failed)?;
-        let answer = tokio::time::timeout(option.hard_ttl(), client.vote(request)).await;
+        let answer = TypeConfig::timeout(option.hard_ttl(), client.vote(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no vote in time")));
         let answer = answer.map_err(|status| failed(self.link.failed(status)))?;
         wire::from_voted(answer.into_inner()).map_err(|error| self.broken(error))
@@ -149,16 +152,16 @@ impl Peer {
 }
 
 /// When those requests were sent that have no answer yet.
-type Unanswered = Arc<Mutex<VecDeque<Instant>>>;
+pub(super) type Unanswered = Arc<Mutex<VecDeque<Instant>>>;
 
 /// Waits for the next answer, as long as the oldest request may take.
 async fn next_answer<T>(
-    answers: &mut tonic::Streaming<T>,
+    answers: &mut (impl Stream<Item = Result<T, Status>> + Send + Unpin),
     unanswered: &Unanswered,
     timeout: Duration,
 ) -> Option<Result<T, Status>> {
     loop {
-        match tokio::time::timeout(timeout, answers.next()).await {
+        match TypeConfig::timeout(timeout, answers.next()).await {
             Ok(answer) => return answer,
             Err(_) => {
                 let oldest = unanswered.lock().front().copied();
@@ -168,6 +171,39 @@ async fn next_answer<T>(
             }
         }
     }
+}
+
+/// The requests of a stream, each noted as it is sent.
+pub(super) fn requests(
+    input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    unanswered: &Unanswered,
+) -> impl Stream<Item = pb::AppendRequest> + Send + Unpin + 'static {
+    let sent = Arc::clone(unanswered);
+    input.map(move |request| {
+        sent.lock().push_back(Instant::now());
+        wire::append(request)
+    })
+}
+
+/// The answers of a stream, in the order of its requests. It ends when one is overdue or cannot be read.
+pub(super) fn answers<'s>(
+    answers: impl Stream<Item = Result<pb::AppendResponse, Status>> + Send + Unpin + 's,
+    unanswered: Unanswered,
+    timeout: Duration,
+    failed: impl Fn(Status) -> RPCError<TypeConfig> + std::marker::Copy + Send + 's,
+) -> impl Stream<Item = Rpc<StreamAppendResult<TypeConfig>>> + Send + 's {
+    stream::unfold(Some((answers, unanswered)), move |state| async move {
+        let (mut answers, unanswered) = state?;
+        let answer = match next_answer(&mut answers, &unanswered, timeout).await? {
+            Ok(answer) => answer,
+            Err(status) => return Some((Err(failed(status)), None)),
+        };
+        unanswered.lock().pop_front();
+        match wire::from_appended(answer) {
+            Ok(answer) => Some((Ok(answer), Some((answers, unanswered)))),
+            Err(error) => Some((Err(failed(Status::data_loss(error.to_string()))), None)),
+        }
+    })
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
@@ -199,15 +235,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     {
         Box::pin(async move {
             let unanswered = Unanswered::default();
-            let sent = Arc::clone(&unanswered);
-            let requests = input.map(move |request| {
-                sent.lock().push_back(Instant::now());
-                wire::append(request)
-            });
+            let requests = requests(input, &unanswered);
             let timeout = self.answer_timeout;
             let opened = async {
                 let mut client = self.link.client().await?;
-                let opened = tokio::time::timeout(timeout, client.append(requests)).await;
+                let opened = TypeConfig::timeout(timeout, client.append(requests)).await;
                 let opened =
                     opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no stream in time")));
                 opened.map_err(|status| self.link.failed(status))
@@ -215,24 +247,13 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             let answers = match opened.await {
                 Ok(answers) => answers.into_inner(),
                 Err(error) => {
-                    tokio::time::sleep(CONNECT_PAUSE).await;
+                    TypeConfig::sleep(CONNECT_PAUSE).await;
                     return Err(failed(error));
                 }
             };
             let this: &'s Self = self;
-            let state = Some((answers, unanswered));
-            let answers = stream::unfold(state, move |state| async move {
-                let (mut answers, unanswered) = state?;
-                let answer = match next_answer(&mut answers, &unanswered, timeout).await? {
-                    Ok(answer) => answer,
-                    Err(status) => return Some((Err(failed(this.link.failed(status))), None)),
-                };
-                unanswered.lock().pop_front();
-                match wire::from_appended(answer) {
-                    Ok(answer) => Some((Ok(answer), Some((answers, unanswered)))),
-                    Err(error) => Some((Err(this.broken(error)), None)),
-                }
-            });
+            let failed = move |status| failed(this.link.failed(status));
+            let answers = self::answers(answers, unanswered, timeout, failed);
             Ok(answers.boxed())
         })
     }
@@ -261,6 +282,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
+            biased;
             sent = self.send_copy(vote, snapshot) => Ok(sent?),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
@@ -273,7 +295,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Rpc<TransferLeaderResponse> {
         let mut client = self.link.client().await.map_err(failed)?;
         let sent = client.transfer_leader(wire::transfer(&rpc));
-        let answer = tokio::time::timeout(option.hard_ttl(), sent).await;
+        let answer = TypeConfig::timeout(option.hard_ttl(), sent).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("not in time")));
         let answer = answer.map_err(|status| failed(self.link.failed(status)))?.into_inner();
         if answer.refusal.is_empty() {

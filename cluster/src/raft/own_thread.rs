@@ -19,6 +19,12 @@ impl OwnThread {
         Ok(Self(Some(runtime)))
     }
 
+    /// Replication runs where it is started.
+    #[cfg(test)]
+    pub(super) fn of_the_caller() -> Self {
+        Self(None)
+    }
+
     /// Runs a future there; what it spawns stays there.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -22,6 +22,7 @@ use crate::peer::Waiting;
 use crate::snapshot::{Copy, Received, Snapshots};
 
 use super::payload::{from_position, to_log_id, to_position};
+use super::runtime::blocking;
 use super::type_config::{Applied, RaftEntry, RaftLogId, StoredMembership, TypeConfig};
 
 type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
@@ -191,7 +192,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         };
         let snapshots = Arc::clone(&self.snapshots);
         let install = move || snapshots.install(received, to_log_id(id));
-        tokio::task::spawn_blocking(install).await??;
+        blocking(install).await??;
         self.membership = membership;
         self.told.integrity.look(&self.store).map_err(io::Error::other)?;
         self.told.auth_turns.installed();
@@ -265,7 +266,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let store = Arc::clone(&self.store);
-        let committed = tokio::task::spawn_blocking(move || store.commit()).await?;
+        let committed = blocking(move || store.commit()).await?;
         match committed {
             // A full disk passes: until it does, the commit before is the newest snapshot.
             Ok(_) | Err(StoreError::NoSpace { .. }) => {}

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use openraft::impls::{BasicNode, leader_id_std};
 use revfs_store::Outcome;
 
+use super::runtime::Runtime;
+
 /// A store command as [`revfs_store::Command::encode`] wrote it, and who waits for it elsewhere.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EncodedCommand {
@@ -38,6 +40,7 @@ openraft::declare_raft_types!(
         Node = BasicNode,
         Term = u64,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ use crate::backup::nameless;
 use crate::ballast::free_bytes;
 use crate::data_dir::DataDir;
 use crate::log::Log;
+use crate::raft::{Instant, blocking, now};
 
 /// The log is kept for so long behind the last copy that was sent.
 const KEPT_AFTER: Duration = Duration::from_secs(30);
@@ -54,14 +55,14 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn begin(bytes_per_second: u64) -> Self {
-        Self { begun: Instant::now(), bytes_per_second: bytes_per_second.max(1) }
+        Self { begun: now(), bytes_per_second: bytes_per_second.max(1) }
     }
 
     /// How long to wait after so many bytes.
     pub(crate) fn wait_after(&self, bytes: u64) -> Duration {
         let micros = u128::from(bytes) * 1_000_000 / u128::from(self.bytes_per_second);
         let due = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        due.saturating_sub(self.begun.elapsed())
+        due.saturating_sub(now() - self.begun)
     }
 }
 
@@ -82,7 +83,7 @@ impl Use {
 impl Drop for Use {
     fn drop(&mut self) {
         let mut in_use = self.0.0.lock();
-        *in_use = (in_use.0 - 1, Some(Instant::now()));
+        *in_use = (in_use.0 - 1, Some(now()));
     }
 }
 
@@ -105,7 +106,7 @@ impl Copy {
             let mut piece = vec![0; left.min(PIECE_BYTES)];
             file.read_exact_at(&mut piece, from).map(|()| Bytes::from(piece))
         };
-        tokio::task::spawn_blocking(read).await?
+        blocking(read).await?
     }
 }
 
@@ -145,7 +146,7 @@ impl Copies {
     /// Whether somebody receives a copy, or has just received one: the log behind it is still needed.
     pub(crate) fn need_log(&self) -> bool {
         let in_use = self.in_use.0.lock();
-        in_use.0 > 0 || in_use.1.is_some_and(|last| last.elapsed() < KEPT_AFTER)
+        in_use.0 > 0 || in_use.1.is_some_and(|last| now() - last < KEPT_AFTER)
     }
 
     /// A copy that somebody receives, if the log goes on behind it.
@@ -172,10 +173,10 @@ impl Copies {
         let (store, data_dir) = (Arc::clone(&self.store), Arc::clone(&self.data_dir));
         let (watched, pace) = (Arc::downgrade(&wanted), self.pace());
         let free_min = self.disk_free_min_bytes;
-        let making = tokio::task::spawn_blocking(move || {
+        let making = blocking(move || {
             make(&store, &data_dir, free_min, pace, &watched).map(|made| (made, held))
         });
-        let ((file, summary), held) = making.await.map_err(io::Error::from)??;
+        let ((file, summary), held) = making.await??;
         tracing::info!(
             bytes = summary.file_bytes,
             index = summary.position.index,
