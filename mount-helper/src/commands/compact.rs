@@ -50,7 +50,12 @@ pub(crate) async fn run(args: CompactArgs, globals: &Globals, output: &mut Outpu
         {
             (compacted, " already")
         }
-        Err(error) => return Err(error).asked(|| format!("compact to {}", args.moment)),
+        Err(error) => {
+            return Err(error).asked(|| match &moment {
+                Moment::Revision(revision) => format!("compact to revision {revision}"),
+                _ => format!("compact to {}", args.moment),
+            });
+        }
     };
     if output.json {
         output.document(&json!({ "compacted_revision": revision.0 }))?;
